@@ -1,0 +1,201 @@
+/* syzygy.h: the public C interface of libsyzygy.
+ *
+ * Conventions
+ *   - A function that can fail returns a syz_status, or a pointer that is NULL on failure; the thread-local error then
+ *     says what was wrong. While an error is pending, tensor operations return NULL at once, so that a chain of them is
+ *     checked once, at its end. Whoever handles the error calls syz_error_clear().
+ *   - Outputs come first. Shapes in comments: B batch, T tokens, C channels, H heads or height, W width, D head size.
+ *   - Images and convolution activations are [N,H,W,C] in memory and in shape.
+ *   - The library is single-threaded towards its caller (it runs its own OpenMP pool inside operations), except for
+ *     syz_cancel(), which may be called from a signal handler. */
+#ifndef SYZYGY_H
+#define SYZYGY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SYZ_API __attribute__((visibility("default")))
+
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
+
+/* symbol, text */
+#define SYZ_STATUSES(X)                                                                                                \
+    X(OK, "ok")                                                                                                        \
+    X(EINVAL, "invalid argument")                                                                                      \
+    X(ESHAPE, "shape mismatch")                                                                                        \
+    X(EDTYPE, "dtype mismatch")                                                                                        \
+    X(ENOMEM, "out of memory")                                                                                         \
+    X(EIO, "input/output error")                                                                                       \
+    X(EFORMAT, "malformed file")                                                                                       \
+    X(ENOTFOUND, "not found")                                                                                          \
+    X(ECANCELED, "interrupted")                                                                                        \
+    X(EUNSUPPORTED, "not supported")                                                                                   \
+    X(EINTERNAL, "internal error")
+
+typedef enum {
+#define SYZ_ENUM(symbol, text) SYZ_##symbol,
+    SYZ_STATUSES(SYZ_ENUM)
+#undef SYZ_ENUM
+} syz_status;
+
+SYZ_API syz_status syz_error_status(void);     /* status of the pending error, SYZ_OK without one */
+SYZ_API const char *syz_error_message(void);   /* one line; valid until syz_error_clear(); "" without an error */
+SYZ_API const char *syz_error_where(void);     /* "file.c:123" of the failure */
+SYZ_API void syz_error_clear(void);
+SYZ_API const char *syz_status_name(syz_status status);
+
+SYZ_API const char *syz_version(void);
+
+/* ---- data types -------------------------------------------------------------------------------------------------- */
+
+/* symbol, Lua name, safetensors name, bytes */
+#define SYZ_DTYPES(X)                                                                                                  \
+    X(F32, "f32", "F32", 4)                                                                                            \
+    X(BF16, "bf16", "BF16", 2)                                                                                         \
+    X(F16, "f16", "F16", 2)                                                                                            \
+    X(F64, "f64", "F64", 8)                                                                                            \
+    X(I32, "i32", "I32", 4)                                                                                            \
+    X(I64, "i64", "I64", 8)                                                                                            \
+    X(U8, "u8", "U8", 1)
+
+typedef enum {
+#define SYZ_ENUM(symbol, lua, file, bytes) SYZ_##symbol,
+    SYZ_DTYPES(SYZ_ENUM)
+#undef SYZ_ENUM
+    SYZ_DTYPE_COUNT
+} syz_dtype;
+
+SYZ_API size_t syz_dtype_size(syz_dtype dtype);                          /* bytes of one element */
+SYZ_API const char *syz_dtype_name(syz_dtype dtype);                     /* "f32" */
+SYZ_API const char *syz_dtype_file_name(syz_dtype dtype);                /* "F32", as in safetensors */
+SYZ_API bool syz_dtype_parse(syz_dtype *dtype, const char *name);        /* either spelling; false if unknown */
+
+/* ---- the machine ------------------------------------------------------------------------------------------------- */
+
+SYZ_API void syz_cancel(void);             /* async-signal-safe: the running operation returns SYZ_ECANCELED soon */
+SYZ_API void syz_cancel_clear(void);
+SYZ_API void syz_set_threads(int threads); /* size of the one OpenMP pool; at least 1 */
+SYZ_API int syz_threads(void);
+
+typedef struct {
+    size_t live, peak, cached; /* tensor bytes in use, their high-water mark, bytes kept for reuse */
+} syz_memory;
+
+SYZ_API syz_memory syz_memory_stats(void);
+SYZ_API void syz_memory_reset_peak(void);
+SYZ_API void syz_memory_limit(size_t bytes); /* allocations beyond it fail with SYZ_ENOMEM; 0 lifts the limit */
+SYZ_API void syz_memory_trim(void);          /* give cached blocks back to the system */
+
+/* ---- tensors ----------------------------------------------------------------------------------------------------- */
+
+#define SYZ_MAX_DIMS 6
+
+/* Contiguous, row-major, reference-counted. A new tensor belongs to the current scope, which must exist. */
+typedef struct syz_tensor syz_tensor;
+
+typedef struct {
+    int n;
+    int64_t dim[SYZ_MAX_DIMS];
+} syz_shape;
+
+SYZ_API syz_tensor *syz_empty(syz_dtype dtype, syz_shape shape); /* contents undefined */
+SYZ_API syz_tensor *syz_zeros(syz_dtype dtype, syz_shape shape);
+SYZ_API syz_tensor *syz_full(syz_dtype dtype, syz_shape shape, double value);
+SYZ_API syz_tensor *syz_from(syz_dtype dtype, syz_shape shape, const void *data); /* copies */
+/* Wraps foreign memory (a mapped file) without copying; `release(owner)` is called when the last user is gone. The
+ * memory must be aligned to the element size and is never written by operations. */
+SYZ_API syz_tensor *syz_wrap(syz_dtype dtype, syz_shape shape, const void *data, void (*release)(void *), void *owner);
+SYZ_API syz_tensor *syz_alias(syz_tensor *t); /* same memory, no history: `detach` */
+SYZ_API syz_tensor *syz_copy(syz_tensor *t);  /* own memory, no history */
+
+SYZ_API syz_dtype syz_tensor_dtype(const syz_tensor *t);
+SYZ_API syz_shape syz_tensor_shape(const syz_tensor *t);
+SYZ_API int64_t syz_numel(const syz_tensor *t);
+SYZ_API size_t syz_nbytes(const syz_tensor *t);
+SYZ_API void *syz_data(const syz_tensor *t);                                /* first element; borrowed */
+SYZ_API syz_status syz_item(double *value, const syz_tensor *t);            /* the value of a one-element tensor */
+SYZ_API syz_status syz_assign(syz_tensor *t, const syz_tensor *source);     /* copy values; same shape, dtype converts */
+SYZ_API bool syz_all_finite(const syz_tensor *t);
+SYZ_API const char *syz_shape_text(syz_shape shape, char *buffer, size_t size); /* "[2,3]" into buffer; returns it */
+
+/* Strong references keep the values alive. */
+SYZ_API syz_tensor *syz_retain(syz_tensor *t); /* returns t; NULL stays NULL */
+SYZ_API void syz_release(syz_tensor *t);
+/* A handle keeps only the small header alive, so that a script that holds a tensor whose scope has ended finds
+ * syz_alive() false instead of freed memory. */
+SYZ_API void syz_handle_retain(syz_tensor *t);
+SYZ_API void syz_handle_release(syz_tensor *t);
+SYZ_API bool syz_alive(const syz_tensor *t);
+
+/* Scopes nest. Popping one releases its reference on every tensor made inside it; what must survive is passed to
+ * syz_scope_return() (it moves to the enclosing scope) or retained. */
+SYZ_API syz_status syz_scope_push(void);
+SYZ_API void syz_scope_pop(void);
+SYZ_API int syz_scope_depth(void);
+SYZ_API syz_tensor *syz_scope_return(syz_tensor *t); /* returns t; NULL stays NULL */
+
+/* ---- automatic differentiation ----------------------------------------------------------------------------------- */
+
+SYZ_API void syz_set_requires_grad(syz_tensor *t, bool on); /* leaves only */
+SYZ_API bool syz_requires_grad(const syz_tensor *t);        /* true for leaves so marked and for what depends on them */
+SYZ_API syz_tensor *syz_grad(const syz_tensor *t);          /* accumulated gradient; borrowed; NULL if none */
+SYZ_API syz_status syz_set_grad(syz_tensor *t, syz_tensor *grad); /* NULL clears */
+SYZ_API void syz_no_grad_push(void);                        /* operations record nothing until the matching pop */
+SYZ_API void syz_no_grad_pop(void);
+SYZ_API bool syz_grad_enabled(void);
+/* Accumulate d(loss)/d(leaf) into every leaf that requires a gradient. `loss` has one element, or `seed` gives the
+ * gradient of every element. The graph is freed as it is walked. */
+SYZ_API syz_status syz_backward(syz_tensor *loss, syz_tensor *seed);
+
+/* A segment is a pure function of its inputs and of leaf tensors that `context` reaches (a model's parameters). */
+typedef syz_tensor *(*syz_segment)(void *context, int64_t index, syz_tensor *const in[], int nin);
+/* Run it keeping only its inputs; the backward pass runs it again. `context` must outlive the backward pass. */
+SYZ_API syz_tensor *syz_checkpoint(syz_segment segment, void *context, int64_t index, syz_tensor *const in[], int nin);
+
+/* ---- operations -------------------------------------------------------------------------------------------------- */
+
+/* Every operation of ops/ops.def is a function syz_<name>() declared in ops/ops.h, and can be applied by number with an
+ * argument list, which is how the Lua binding calls it. Signature letters, in argument order:
+ * T tensor, t tensor or NULL, L list of tensors, i integer, b boolean, f number, S shape or list of integers. */
+typedef struct {
+    syz_tensor *tensor;        /* T, t */
+    syz_tensor *const *list;   /* L, with `integer` its length */
+    int64_t integer;           /* i, b */
+    double number;             /* f */
+    syz_shape shape;           /* S */
+} syz_arg;
+
+SYZ_API int syz_op_count(void);
+SYZ_API const char *syz_op_name(int op);
+SYZ_API const char *syz_op_signature(int op);
+SYZ_API const char *syz_op_params(int op); /* "(syz_tensor *x, ...)", for messages and documentation */
+SYZ_API syz_tensor *syz_op_apply(int op, const syz_arg *args);
+
+/* ---- random numbers ---------------------------------------------------------------------------------------------- */
+
+/* Philox4x32-10 in counter mode: the numbers depend only on (seed, stream, offset), on every device alike. */
+typedef struct {
+    uint64_t seed, stream, offset; /* offset advances by the elements drawn, rounded up to 4 */
+} syz_rng;
+
+SYZ_API syz_tensor *syz_randn(syz_rng *rng, syz_shape shape);                          /* f32, normal(0,1) */
+SYZ_API syz_tensor *syz_rand(syz_rng *rng, syz_shape shape);                           /* f32, uniform [0,1) */
+SYZ_API syz_tensor *syz_randint(syz_rng *rng, int64_t low, int64_t high, syz_shape shape); /* i64, low..high-1 */
+
+/* ---- image files, weight files, data ----------------------------------------------------------------------------- */
+
+/* ---- models ------------------------------------------------------------------------------------------------------ */
+
+/* ---- tokenizers -------------------------------------------------------------------------------------------------- */
+
+/* ---- optimizers -------------------------------------------------------------------------------------------------- */
+
+#ifdef __cplusplus
+}
+#endif
+#endif
