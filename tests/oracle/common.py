@@ -30,7 +30,7 @@ def generator(name):
 
 def randn(gen, *shape, scale=1.0):
     """Normal numbers that f32 represents exactly, returned in f64."""
-    return (torch.randn(*shape, generator=gen) * scale).double()
+    return (torch.randn(shape, generator=gen) * scale).double()
 
 
 def randomise(model, gen):
