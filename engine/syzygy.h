@@ -43,9 +43,9 @@ typedef enum {
 #undef SYZ_ENUM
 } syz_status;
 
-SYZ_API syz_status syz_error_status(void);     /* status of the pending error, SYZ_OK without one */
-SYZ_API const char *syz_error_message(void);   /* one line; valid until syz_error_clear(); "" without an error */
-SYZ_API const char *syz_error_where(void);     /* "file.c:123" of the failure */
+SYZ_API syz_status syz_error_status(void);   /* status of the pending error, SYZ_OK without one */
+SYZ_API const char *syz_error_message(void); /* one line; valid until syz_error_clear(); "" without an error */
+SYZ_API const char *syz_error_where(void);   /* "file.c:123" of the failure */
 SYZ_API void syz_error_clear(void);
 SYZ_API const char *syz_status_name(syz_status status);
 
@@ -67,17 +67,17 @@ typedef enum {
 #define SYZ_ENUM(symbol, lua, file, bytes) SYZ_##symbol,
     SYZ_DTYPES(SYZ_ENUM)
 #undef SYZ_ENUM
-    SYZ_DTYPE_COUNT
+        SYZ_DTYPE_COUNT
 } syz_dtype;
 
-SYZ_API size_t syz_dtype_size(syz_dtype dtype);                          /* bytes of one element */
-SYZ_API const char *syz_dtype_name(syz_dtype dtype);                     /* "f32" */
-SYZ_API const char *syz_dtype_file_name(syz_dtype dtype);                /* "F32", as in safetensors */
-SYZ_API bool syz_dtype_parse(syz_dtype *dtype, const char *name);        /* either spelling; false if unknown */
+SYZ_API size_t syz_dtype_size(syz_dtype dtype);                   /* bytes of one element */
+SYZ_API const char *syz_dtype_name(syz_dtype dtype);              /* "f32" */
+SYZ_API const char *syz_dtype_file_name(syz_dtype dtype);         /* "F32", as in safetensors */
+SYZ_API bool syz_dtype_parse(syz_dtype *dtype, const char *name); /* either spelling; false if unknown */
 
 /* ---- the machine ------------------------------------------------------------------------------------------------- */
 
-SYZ_API void syz_cancel(void);             /* async-signal-safe: the running operation returns SYZ_ECANCELED soon */
+SYZ_API void syz_cancel(void); /* async-signal-safe: the running operation returns SYZ_ECANCELED soon */
 SYZ_API void syz_cancel_clear(void);
 SYZ_API void syz_set_threads(int threads); /* size of the one OpenMP pool; at least 1 */
 SYZ_API int syz_threads(void);
@@ -117,9 +117,9 @@ SYZ_API syz_dtype syz_tensor_dtype(const syz_tensor *t);
 SYZ_API syz_shape syz_tensor_shape(const syz_tensor *t);
 SYZ_API int64_t syz_numel(const syz_tensor *t);
 SYZ_API size_t syz_nbytes(const syz_tensor *t);
-SYZ_API void *syz_data(const syz_tensor *t);                                /* first element; borrowed */
-SYZ_API syz_status syz_item(double *value, const syz_tensor *t);            /* the value of a one-element tensor */
-SYZ_API syz_status syz_assign(syz_tensor *t, const syz_tensor *source);     /* copy values; same shape, dtype converts */
+SYZ_API void *syz_data(const syz_tensor *t);                            /* first element; borrowed */
+SYZ_API syz_status syz_item(double *value, const syz_tensor *t);        /* the value of a one-element tensor */
+SYZ_API syz_status syz_assign(syz_tensor *t, const syz_tensor *source); /* copy values; same shape, dtype converts */
 SYZ_API bool syz_all_finite(const syz_tensor *t);
 SYZ_API const char *syz_shape_text(syz_shape shape, char *buffer, size_t size); /* "[2,3]" into buffer; returns it */
 
@@ -145,7 +145,7 @@ SYZ_API void syz_set_requires_grad(syz_tensor *t, bool on); /* leaves only */
 SYZ_API bool syz_requires_grad(const syz_tensor *t);        /* true for leaves so marked and for what depends on them */
 SYZ_API syz_tensor *syz_grad(const syz_tensor *t);          /* accumulated gradient; borrowed; NULL if none */
 SYZ_API syz_status syz_set_grad(syz_tensor *t, syz_tensor *grad); /* NULL clears */
-SYZ_API void syz_no_grad_push(void);                        /* operations record nothing until the matching pop */
+SYZ_API void syz_no_grad_push(void);                              /* operations record nothing until the matching pop */
 SYZ_API void syz_no_grad_pop(void);
 SYZ_API bool syz_grad_enabled(void);
 /* Accumulate d(loss)/d(leaf) into every leaf that requires a gradient. `loss` has one element, or `seed` gives the
@@ -163,11 +163,11 @@ SYZ_API syz_tensor *syz_checkpoint(syz_segment segment, void *context, int64_t i
  * argument list, which is how the Lua binding calls it. Signature letters, in argument order:
  * T tensor, t tensor or NULL, L list of tensors, i integer, b boolean, f number, S shape or list of integers. */
 typedef struct {
-    syz_tensor *tensor;        /* T, t */
-    syz_tensor *const *list;   /* L, with `integer` its length */
-    int64_t integer;           /* i, b */
-    double number;             /* f */
-    syz_shape shape;           /* S */
+    syz_tensor *tensor;      /* T, t */
+    syz_tensor *const *list; /* L, with `integer` its length */
+    int64_t integer;         /* i, b */
+    double number;           /* f */
+    syz_shape shape;         /* S */
 } syz_arg;
 
 SYZ_API int syz_op_count(void);
@@ -180,11 +180,11 @@ SYZ_API syz_tensor *syz_op_apply(int op, const syz_arg *args);
 
 /* Philox4x32-10 in counter mode: the numbers depend only on (seed, stream, offset), on every device alike. */
 typedef struct {
-    uint64_t seed, stream, offset; /* offset advances by the elements drawn, rounded up to 4 */
+    uint64_t seed, stream, offset; /* offset counts blocks of four elements */
 } syz_rng;
 
-SYZ_API syz_tensor *syz_randn(syz_rng *rng, syz_shape shape);                          /* f32, normal(0,1) */
-SYZ_API syz_tensor *syz_rand(syz_rng *rng, syz_shape shape);                           /* f32, uniform [0,1) */
+SYZ_API syz_tensor *syz_randn(syz_rng *rng, syz_shape shape);                              /* f32, normal(0,1) */
+SYZ_API syz_tensor *syz_rand(syz_rng *rng, syz_shape shape);                               /* f32, uniform [0,1) */
 SYZ_API syz_tensor *syz_randint(syz_rng *rng, int64_t low, int64_t high, syz_shape shape); /* i64, low..high-1 */
 
 /* ---- image files, weight files, data ----------------------------------------------------------------------------- */

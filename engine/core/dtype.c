@@ -11,11 +11,17 @@ static const struct {
 #undef ROW
 };
 
-size_t syz_dtype_size(syz_dtype dtype) { return dtypes[dtype].size; }
+size_t syz_dtype_size(syz_dtype dtype) {
+    return dtypes[dtype].size;
+}
 
-const char *syz_dtype_name(syz_dtype dtype) { return dtypes[dtype].name; }
+const char *syz_dtype_name(syz_dtype dtype) {
+    return dtypes[dtype].name;
+}
 
-const char *syz_dtype_file_name(syz_dtype dtype) { return dtypes[dtype].file_name; }
+const char *syz_dtype_file_name(syz_dtype dtype) {
+    return dtypes[dtype].file_name;
+}
 
 bool syz_dtype_parse(syz_dtype *dtype, const char *name) {
     for (int i = 0; i < SYZ_DTYPE_COUNT; i++) {
@@ -27,4 +33,6 @@ bool syz_dtype_parse(syz_dtype *dtype, const char *name) {
     return false;
 }
 
-const char *syz_version(void) { return SYZ_VERSION; }
+const char *syz_version(void) {
+    return SYZ_VERSION;
+}

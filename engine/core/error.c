@@ -26,13 +26,21 @@ syz_status syz_fail_at(const char *file, int line, syz_status status, const char
     return status;
 }
 
-bool syz_failed(void) { return pending.status != SYZ_OK; }
+bool syz_failed(void) {
+    return pending.status != SYZ_OK;
+}
 
-syz_status syz_error_status(void) { return pending.status; }
+syz_status syz_error_status(void) {
+    return pending.status;
+}
 
-const char *syz_error_message(void) { return pending.message; }
+const char *syz_error_message(void) {
+    return pending.message;
+}
 
-const char *syz_error_where(void) { return pending.where; }
+const char *syz_error_where(void) {
+    return pending.where;
+}
 
 void syz_error_clear(void) {
     pending.status = SYZ_OK;

@@ -1,0 +1,47 @@
+/* One application of an operation: what forward reads and what backward needs. */
+#ifndef SYZ_OPS_CALL_H
+#define SYZ_OPS_CALL_H
+
+#include "syzygy.h"
+
+enum { SYZ_MAX_INPUTS = 8, SYZ_MAX_SAVED = 4 };
+
+typedef struct {
+    int op;
+    int nin;
+    syz_tensor *in[SYZ_MAX_INPUTS];   /* T, t and L arguments in order; an absent optional one is NULL */
+    bool needs[SYZ_MAX_INPUTS];       /* which input gradients are wanted */
+    int64_t i[8];                     /* i and b arguments in order */
+    double f[4];                      /* f arguments in order */
+    syz_shape shape;                  /* the S argument */
+    syz_tensor *out;                  /* set by forward */
+    syz_tensor *saved[SYZ_MAX_SAVED]; /* set by forward for backward; may be `out` itself */
+    syz_segment segment;              /* checkpoint only */
+    void *context;
+} syz_call;
+
+/* forward sets call->out (a new tensor) and call->saved; what else it makes is freed when it returns.
+ * backward sets gin[k], of the shape of in[k], for every k with call->needs[k]; gin[k] may be `gout` itself or a view
+ * of it. Inputs outside the operation's `keeps` mask have a shape but no values there. */
+typedef syz_status (*syz_forward_fn)(syz_call *call);
+typedef syz_status (*syz_backward_fn)(syz_call *call, syz_tensor *gout, syz_tensor *gin[]);
+
+enum {
+    SYZ_OP_ANY_DTYPE = 1, /* forward handles every dtype; the others get f32 (bf16 and f16 are converted around them) */
+    SYZ_OP_NO_GRAD = 2,   /* not differentiable: its result never requires a gradient */
+};
+
+typedef struct {
+    const char *name, *signature, *params;
+    unsigned keeps; /* bit k: backward reads the values of input k */
+    unsigned flags;
+    syz_forward_fn forward;
+    syz_backward_fn backward; /* NULL with SYZ_OP_NO_GRAD */
+} syz_op;
+
+extern const syz_op syz_ops[];
+
+/* Runs forward and records it: what every syz_<name>() ends in. NULL on failure. */
+syz_tensor *syz_run(syz_call *call);
+
+#endif

@@ -1,0 +1,38 @@
+/* C functions of every operation in ops.def: syz_tensor *syz_add(syz_tensor *a, syz_tensor *b) and so on.
+ * Each returns a new tensor in the current scope, or NULL when it fails or when an error is already pending. */
+#ifndef SYZ_OPS_OPS_H
+#define SYZ_OPS_OPS_H
+
+#include "ops/call.h"
+#include "tensor/tensor.h"
+
+enum {
+#define OP(name, signature, keeps, flags, params, args) SYZ_OP_##name,
+#include "ops/ops.def"
+#undef OP
+    SYZ_OP_COUNT
+};
+
+#define OP(name, signature, keeps, flags, params, args) syz_tensor *syz_##name params;
+#include "ops/ops.def"
+#undef OP
+
+#define OP(name, signature, keeps, flags, params, args)                                                                \
+    syz_status syz_forward_##name(syz_call *call);                                                                     \
+    syz_status syz_backward_##name(syz_call *call, syz_tensor *gout, syz_tensor *gin[]);
+#include "ops/ops.def"
+#undef OP
+
+/* For messages: the operation's name. */
+static inline const char *syz_call_name(const syz_call *call) {
+    return syz_ops[call->op].name;
+}
+
+/* SYZ_ESHAPE unless input k has `rank` dimensions. */
+syz_status syz_need_rank(const syz_call *call, int k, int rank);
+/* SYZ_ESHAPE unless inputs j and k have the same shape. */
+syz_status syz_need_same_shape(const syz_call *call, int j, int k);
+/* SYZ_EDTYPE unless input k has that dtype. */
+syz_status syz_need_dtype(const syz_call *call, int k, syz_dtype dtype);
+
+#endif

@@ -1,0 +1,49 @@
+/* The contract between operations and backends: one table of kernels, listed once in kernels.def.
+ *
+ * Kernels trust their arguments (the operations checked them), depend on libc, OpenMP, oneDNN or CUDA only, and return
+ * 0, or a negative number when a library or the machine failed. Arrays are contiguous unless strides are given. Every
+ * output is written with `=` unless its comment says `+=`. Results do not depend on timing: each sum has a fixed order
+ * for a given number of threads. */
+#ifndef SYZ_KERNELS_H
+#define SYZ_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { SYZ_KERNEL_DIMS = 6 };
+
+/* Loop nest over a contiguous result: sizes, and the step of each operand in elements (0 repeats it). */
+typedef struct {
+    int n;
+    int64_t dim[SYZ_KERNEL_DIMS], a[SYZ_KERNEL_DIMS], b[SYZ_KERNEL_DIMS];
+} syz_nest;
+
+typedef enum {
+    SYZ_BINARY_ADD,
+    SYZ_BINARY_SUB,
+    SYZ_BINARY_MUL,
+    SYZ_BINARY_DIV,
+    SYZ_BINARY_MAX,
+    SYZ_BINARY_MIN
+} syz_binary;
+
+typedef enum {
+#define UNARY(name, y, dy) SYZ_UNARY_##name,
+#include "kernels/unary.def"
+#undef UNARY
+} syz_unary;
+
+typedef struct {
+#define KERNEL(name, params) int(*name) params;
+#include "kernels/kernels.def"
+#undef KERNEL
+} syz_backend;
+
+extern const syz_backend syz_cpu;
+
+#define KERNEL(name, params) int syz_cpu_##name params;
+#include "kernels/kernels.def"
+#undef KERNEL
+
+#endif
