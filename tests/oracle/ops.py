@@ -10,7 +10,8 @@ convolution weights OIHW, attention [B, heads, T, D]. Computed in f64, rounded t
   layer_norm (weight, bias; eps 1e-5), layer_norm_plain (eps 1e-6), rms_norm (weight; eps 1e-6): last dimension
   conv3x3 (stride 1, padding 1), conv3x3_down (stride 2, zeros only right and below), conv1x1, conv_patch (4, stride 4,
   no bias): input, weight, bias
-  nearest_x2; {bilinear,bicubic}_{up,down}{,_antialias}: input [1, 2, 11, 14], up to 17x25, down to 5x4, align_corners false
+  nearest_x2; {bilinear,bicubic}_{up,down}{,_antialias}: input [1, 2, 11, 14], up to 17x25, down to 5x4;
+  align_corners false
   gelu_erf, gelu_tanh, quick_gelu, silu, softmax: input (over the last dimension, with extreme values)
   cross_entropy: input [N, classes], target i64 [N]; mean over N
   rope_frequencies: position [S], output_cos and output_sin [S, 12] (theta 10000, each value twice in a row)
