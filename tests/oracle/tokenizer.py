@@ -158,14 +158,16 @@ def kinds(words):
     def code(rng):
         return rng.choice(["https://{}.com/{}?q={}&x=1", "{}_{}({})", "<b>{}</b> {} <{}>", "{}@{}.{}", "#{} @{} ~{}",
                            "[{}] {{{}}} |{}|", "{}\\{}\\{}", "{}\u2014{}\u2026 \u201c{}\u201d",
-                           "{}\u00a9 {}\u2122 \ufb01{}"]).format(*(mixed_case(rng, rng.choice(words)) for _ in range(3)))
+                           "{}\u00a9 {}\u2122 \ufb01{}"]
+                          ).format(*(mixed_case(rng, rng.choice(words)) for _ in range(3)))
 
-    return [(english, 40), (numbers, 8), (contractions, 10), (ascii_noise, 8), (spaces, 6), (entities, 6), (scripts, 10),
-            (emoji, 7), (combining, 3), (code, 5)]
+    return [(english, 40), (numbers, 8), (contractions, 10), (ascii_noise, 8), (spaces, 6), (entities, 6),
+            (scripts, 10), (emoji, 7), (combining, 3), (code, 5)]
 
 
-FIXED = ["", " ", "\n\t ", "a", "A", "'", "''", "'s", "\u00e9", "e\u0301", "\u0130stanbul", "STRASSE stra\u00dfe \u1e9e",
-         "\u039f\u0394\u039f\u03a3 \u039f\u0394\u039f\u03a3.", "\u01c4 \u01c5 \u01c6", "\ufb03",
+FIXED = ["", " ", "\n\t ", "a", "A", "'", "''", "'s", "\u00e9", "e\u0301",
+         "\u0130stanbul", "STRASSE stra\u00dfe \u1e9e", "\u039f\u0394\u039f\u03a3 \u039f\u0394\u039f\u03a3.",
+         "\u01c4 \u01c5 \u01c6", "\ufb03",
          "\u212b \u00c5 A\u030a", "\u2126 \u03a9", "x\u00b2 \u00bd \u2167", "1234567890",
          "\ud55c\uae00 \u1112\u1161\u11ab", "<|startoftext|>", "<|endoftext|>", "a<|endoftext|>b",
          "<|STARTOFTEXT|>", "<start_of_text>", "\u200d", "\ufe0f", "\U0001F9D1\u200d\U0001F4BB", "a\u00adb",
