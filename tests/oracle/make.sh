@@ -7,8 +7,7 @@ root=$(cd "$here/../.." && pwd)
 python=${1:-$root/build/oracle/bin/python}
 if [ $# -eq 0 ] && [ ! -x "$python" ]; then
     python3 -m venv "$root/build/oracle"
-    "$python" -m pip install --quiet --extra-index-url https://download.pytorch.org/whl/cpu \
-        -r "$here/requirements.txt"
+    "$python" -m pip install --quiet -r "$here/requirements.txt"
 fi
 export PYTHONDONTWRITEBYTECODE=1
 for script in flux vae clip ops tokenizer pipeline; do
