@@ -189,6 +189,29 @@ SYZ_API syz_tensor *syz_randint(syz_rng *rng, int64_t low, int64_t high, syz_sha
 
 /* ---- image files, weight files, data ----------------------------------------------------------------------------- */
 
+/* Weight files: a `.safetensors` file, or a `.safetensors.index.json` that lists the shards beside it. The files are
+ * mapped, not read: what is never asked for costs nothing, and a file must not be truncated while it is open. */
+typedef struct syz_weights syz_weights;
+
+typedef struct {
+    const char *name, *dtype; /* as in the file ("F32", "F8_E4M3"); borrowed until the close */
+    syz_shape shape;
+    size_t bytes;
+} syz_weight_info;
+
+SYZ_API syz_weights *syz_weights_open(const char *path); /* checks everything but the values; NULL on failure */
+SYZ_API void syz_weights_close(syz_weights *weights);    /* tensors taken from it stay valid; NULL is allowed */
+SYZ_API int64_t syz_weights_count(const syz_weights *weights);
+SYZ_API syz_weight_info syz_weights_info(const syz_weights *weights, int64_t index); /* 0..count-1, sorted by name */
+SYZ_API int64_t syz_weights_find(const syz_weights *weights, const char *name);      /* -1 if absent */
+/* The tensor, sharing the file's memory where its alignment allows. Values written to it never reach the file. */
+SYZ_API syz_tensor *syz_weights_get(const syz_weights *weights, const char *name);
+SYZ_API const char *syz_weights_metadata(const syz_weights *weights, const char *key); /* borrowed; NULL if absent */
+/* Write a `.safetensors` file: whole or not at all, and the same bytes for the same content. `metadata` holds
+ * `nmetadata` pairs of key and value. */
+SYZ_API syz_status syz_weights_save(const char *path, const char *const names[], syz_tensor *const tensors[],
+                                    int64_t count, const char *const (*metadata)[2], int64_t nmetadata);
+
 /* ---- models ------------------------------------------------------------------------------------------------------ */
 
 /* ---- tokenizers -------------------------------------------------------------------------------------------------- */

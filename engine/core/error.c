@@ -21,6 +21,9 @@ syz_status syz_fail_at(const char *file, int line, syz_status status, const char
     va_start(args, format);
     vsnprintf(pending.message, sizeof pending.message, format, args);
     va_end(args);
+    /* Names from a stranger's file may hold line breaks or terminal escapes: a message stays one harmless line. */
+    for (char *c = pending.message; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
     snprintf(pending.where, sizeof pending.where, "%s:%d", base_name(file), line);
     pending.status = status;
     return status;

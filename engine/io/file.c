@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -70,6 +71,34 @@ syz_status syz_file_read(uint8_t **data, size_t *size, const char *path, size_t 
     *data = bytes;
     *size = (size_t)length;
     return SYZ_OK;
+}
+
+syz_mapping *syz_file_map(const char *path) {
+    if (syz_failed()) return NULL;
+    syz_mapping *mapping = syz_alloc(1, sizeof *mapping);
+    int fd;
+    uint64_t size;
+    if (!mapping || open_regular(&fd, &size, path) != SYZ_OK) {
+        free(mapping);
+        return NULL;
+    }
+    *mapping = (syz_mapping){.refs = 1, .size = (size_t)size};
+    void *bytes = size ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, 0) : NULL;
+    int error = errno;
+    close(fd);
+    if (bytes == MAP_FAILED) {
+        free(mapping);
+        return syz_fail_null(SYZ_EIO, "%s: cannot map: %s", path, strerror(error));
+    }
+    mapping->bytes = bytes;
+    return mapping;
+}
+
+void syz_mapping_release(void *owner) {
+    syz_mapping *mapping = owner;
+    if (!mapping || --mapping->refs > 0) return;
+    if (mapping->size) munmap(mapping->bytes, mapping->size);
+    free(mapping);
 }
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */

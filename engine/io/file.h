@@ -7,6 +7,17 @@
 /* Read a regular file of at most `cap` bytes. *data has one zero byte after its `size` bytes; the caller frees it. */
 syz_status syz_file_read(uint8_t **data, size_t *size, const char *path, size_t cap);
 
+/* A file mapped into memory, shared by everyone who points into it. The pages are private and writable: whoever writes
+ * to them changes a copy, never the file. */
+typedef struct {
+    int refs;
+    uint8_t *bytes; /* NULL for an empty file */
+    size_t size;
+} syz_mapping;
+
+syz_mapping *syz_file_map(const char *path); /* a regular file; the caller owns one reference */
+void syz_mapping_release(void *mapping);     /* drops a reference; NULL is allowed */
+
 /* A file that appears under its name only when it is complete: bytes go to a temporary file in the same folder, which
  * commit syncs to disk and renames. After a failed write, commit fails as well, and the previous file is untouched. */
 typedef struct syz_file_writer syz_file_writer;

@@ -8,11 +8,37 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A text such as [0,0,0,...] grows 24-fold in jansson's memory. While a parse runs, its allocations draw on a budget;
+ * at all other times these functions are malloc and free, so that values of a host that uses jansson itself mix freely.
+ */
+static _Thread_local struct {
+    bool active, exhausted;
+    size_t left;
+} budget;
+
+static void *budget_malloc(size_t size) {
+    size_t cost = size < 16 ? 32 : size + 16; /* with the block header and rounding of malloc */
+    if (budget.active && (cost > budget.left || budget.exhausted)) {
+        budget.exhausted = true;
+        return NULL;
+    }
+    if (budget.active) budget.left -= cost;
+    return malloc(size);
+}
+
 json_t *syz_json_parse(const char *text, size_t size, const char *name) {
     if (syz_failed()) return NULL;
-    json_error_t error;
+    json_set_alloc_funcs(budget_malloc, free);
+    budget.active = true;
+    budget.exhausted = false;
+    budget.left = 4 * size + ((size_t)64 << 20);
+    json_error_t error = {.line = 0};
     json_t *value = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    budget.active = false;
     if (value) return value;
+    if (budget.exhausted) {
+        return syz_fail_null(SYZ_EFORMAT, "%s: its JSON needs more than 4 times its size in memory", name);
+    }
     if (json_error_code(&error) == json_error_out_of_memory) {
         return syz_fail_null(SYZ_ENOMEM, "%s: out of memory while reading JSON", name);
     }

@@ -84,6 +84,15 @@ static void test_malformed(void **state) {
     memset(deep, '[', sizeof deep);
     assert_null(syz_json_parse(deep, sizeof deep, "deep.json"));
     assert_failed(SYZ_EFORMAT, "deep.json:1:");
+    size_t size = (size_t)16 << 20;
+    char *wide = malloc(size);
+    for (size_t i = 0; i < size; i += 2)
+        memcpy(wide + i, i == 0 ? "[0" : ",0", 2);
+    wide[size - 1] = ']';
+    wide[size - 2] = ' ';
+    assert_null(syz_json_parse(wide, size, "wide.json"));
+    assert_failed(SYZ_EFORMAT, "wide.json: its JSON needs more than 4 times its size");
+    free(wide);
 }
 
 static void test_absent(void **state) {
