@@ -4,8 +4,9 @@
 
 The model is diffusers' FluxTransformer2DModel with 2 double and 4 single blocks, 4 heads x 64, 16 image and 16 text
 tokens. A training step is the flow-matching loss: forward, backward and AdamW on all parameters (foreach; bf16 means
-autocast over f32 weights; without AVX512-BF16 or AMX, torch is slower in it than in f32). Prints the median in milliseconds. PyTorch's one OpenMP pool serves oneDNN and its own
-loops alike, so `--threads` is the whole count; compare with the engine's under the same number, one at a time.
+autocast over f32 weights; without AVX512-BF16 or AMX, torch is slower in it than in f32). Prints the median in
+milliseconds. PyTorch's one OpenMP pool serves oneDNN and its own loops alike, so `--threads` is the whole count;
+compare with the engine's under the same number, one at a time.
 """
 import argparse
 import statistics
