@@ -91,6 +91,11 @@ SYZ_API void syz_memory_reset_peak(void);
 SYZ_API void syz_memory_limit(size_t bytes); /* allocations beyond it fail with SYZ_ENOMEM; 0 lifts the limit */
 SYZ_API void syz_memory_trim(void);          /* give cached blocks back to the system */
 
+/* Precision of matrix products: SYZ_F32 (the default), or SYZ_BF16, which rounds the operands to bf16 and accumulates
+ * in f32 on processors with AVX512-BF16 or AMX, and stays f32 on the others. Another dtype is SYZ_EDTYPE. */
+SYZ_API syz_status syz_set_matmul_precision(syz_dtype dtype);
+SYZ_API syz_dtype syz_matmul_precision(void); /* the one in force on this machine */
+
 /* ---- tensors ----------------------------------------------------------------------------------------------------- */
 
 #define SYZ_MAX_DIMS 6

@@ -19,6 +19,14 @@ typedef struct {
     int64_t dim[SYZ_KERNEL_DIMS], a[SYZ_KERNEL_DIMS], b[SYZ_KERNEL_DIMS];
 } syz_nest;
 
+/* y[m,n] = a[m,k] b[k,n], `batch` times. Each operand is packed memory with steps in elements (batch, row, column):
+ * exchanged row and column steps are a transpose; batch step 0 shares one matrix among the batch. */
+typedef struct {
+    int64_t batch, m, n, k;
+    int64_t a[3], b[3];
+    int64_t bf16; /* round the operands to bf16, accumulate in f32 */
+} syz_product;
+
 typedef enum {
     SYZ_BINARY_ADD,
     SYZ_BINARY_SUB,

@@ -1,0 +1,169 @@
+/* Matrix products: `linear` with PyTorch's weight layout, and batched `matmul`. */
+#include "kernels/kernels.h"
+#include "ops/ops.h"
+
+#include <string.h>
+
+static bool want_bf16;
+
+syz_status syz_set_matmul_precision(syz_dtype dtype) {
+    if (dtype != SYZ_F32 && dtype != SYZ_BF16)
+        return syz_fail(SYZ_EDTYPE, "matrix products compute in f32 or bf16, not %s", syz_dtype_name(dtype));
+    want_bf16 = dtype == SYZ_BF16;
+    return SYZ_OK;
+}
+
+syz_dtype syz_matmul_precision(void) {
+    return want_bf16 && syz_cpu.has_bf16() ? SYZ_BF16 : SYZ_F32;
+}
+
+/* A stored matrix, or a batch of them: [batch, rows, cols], to be read transposed or not. */
+typedef struct {
+    const float *data;
+    int64_t batch, rows, cols;
+    bool transposed;
+} matrix;
+
+static matrix flip(matrix a) {
+    a.transposed = !a.transposed;
+    return a;
+}
+
+/* y = a b (+ bias). The inner sizes agree; a batch of 1 is shared. */
+static syz_status multiply(syz_tensor *y, matrix a, matrix b, const float *bias) {
+    if (!y) return syz_error_status();
+    syz_product p;
+    memset(&p, 0, sizeof p); /* its bytes are a key */
+    p.batch = a.batch > b.batch ? a.batch : b.batch;
+    p.m = a.transposed ? a.cols : a.rows;
+    p.k = a.transposed ? a.rows : a.cols;
+    p.n = b.transposed ? b.rows : b.cols;
+    p.bf16 = syz_matmul_precision() == SYZ_BF16;
+    p.a[0] = a.batch == 1 ? 0 : a.rows * a.cols;
+    p.b[0] = b.batch == 1 ? 0 : b.rows * b.cols;
+    p.a[1] = a.transposed ? 1 : a.cols;
+    p.a[2] = a.transposed ? a.cols : 1;
+    p.b[1] = b.transposed ? 1 : b.cols;
+    p.b[2] = b.transposed ? b.cols : 1;
+    if (syz_numel(y) == 0) return SYZ_OK;
+    if (p.k == 0) {
+        memset(syz_data(y), 0, syz_nbytes(y));
+        for (int64_t i = 0; bias && i < syz_numel(y); i++)
+            syz_f32(y)[i] = bias[i % p.n];
+        return SYZ_OK;
+    }
+    if (syz_cpu.matmul(syz_f32(y), a.data, b.data, bias, &p) != 0)
+        return syz_fail(SYZ_EINTERNAL, "the product [%lld,%lld] x [%lld,%lld] failed in oneDNN", (long long)p.m,
+                        (long long)p.k, (long long)p.k, (long long)p.n);
+    return SYZ_OK;
+}
+
+/* ---- linear ---- */
+
+/* All leading dimensions together are the rows. */
+static matrix rows_of(const syz_tensor *t) {
+    syz_shape rows = t->shape;
+    rows.n--;
+    return (matrix){syz_data(t), 1, syz_shape_numel(rows), t->shape.dim[rows.n], false};
+}
+
+/* y [...,O] = x [...,I] weight^T [I,O] + bias [O] */
+syz_status syz_forward_linear(syz_call *c) {
+    syz_tensor *x = c->in[0], *weight = c->in[1], *bias = c->in[2];
+    SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
+    SYZ_TRY(syz_need_dtype(c, 1, SYZ_F32));
+    SYZ_TRY(syz_need_rank(c, 1, 2));
+    syz_shape shape = x->shape;
+    if (shape.n < 1 || shape.dim[shape.n - 1] != weight->shape.dim[1])
+        return syz_fail(SYZ_ESHAPE, "linear: input %s does not end in the %lld features of weight %s", syz_dims(x),
+                        (long long)weight->shape.dim[1], syz_dims(weight));
+    if (bias) {
+        SYZ_TRY(syz_need_dtype(c, 2, SYZ_F32));
+        if (bias->shape.n != 1 || bias->shape.dim[0] != weight->shape.dim[0])
+            return syz_fail(SYZ_ESHAPE, "linear: bias %s does not fit weight %s", syz_dims(bias), syz_dims(weight));
+    }
+    shape.dim[shape.n - 1] = weight->shape.dim[0];
+    c->out = syz_empty(SYZ_F32, shape);
+    return multiply(c->out, rows_of(x), flip(rows_of(weight)), bias ? syz_f32(bias) : NULL);
+}
+
+/* dx = g weight, dweight = g^T x, dbias = sum of the rows of g */
+syz_status syz_backward_linear(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
+    matrix g = rows_of(gout);
+    if (c->needs[0]) SYZ_TRY(multiply(gin[0] = syz_empty_like(c->in[0]), g, rows_of(c->in[1]), NULL));
+    if (c->needs[1]) SYZ_TRY(multiply(gin[1] = syz_empty_like(c->in[1]), flip(g), rows_of(c->in[0]), NULL));
+    if (c->needs[2]) {
+        syz_tensor *rows = syz_view(gout, SYZ_SHAPE(g.rows, g.cols));
+        gin[2] = syz_sum(rows, SYZ_SHAPE(0), false);
+    }
+    return SYZ_OK;
+}
+
+/* ---- matmul ---- */
+
+/* The last two dimensions are the matrix, those before it the batch. */
+static matrix matrices_of(const syz_tensor *t, bool transposed) {
+    syz_shape s = t->shape;
+    matrix a = {syz_data(t), 1, s.dim[s.n - 2], s.dim[s.n - 1], transposed};
+    for (int d = 0; d < s.n - 2; d++)
+        a.batch *= s.dim[d];
+    return a;
+}
+
+/* A shared b makes the batch of a into rows, unless they lie transposed. */
+static matrix merge_rows(matrix a, int64_t batch_of_b) {
+    if (batch_of_b == 1 && !a.transposed) {
+        a.rows *= a.batch;
+        a.batch = 1;
+    }
+    return a;
+}
+
+static syz_status check_matmul(const syz_call *c, syz_shape *shape) {
+    syz_shape a = c->in[0]->shape, b = c->in[1]->shape;
+    SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
+    SYZ_TRY(syz_need_dtype(c, 1, SYZ_F32));
+    bool fits = a.n >= 2 && b.n >= 2 && (b.n == 2 || b.n == a.n);
+    for (int d = 0; fits && b.n > 2 && d < a.n - 2; d++)
+        fits = a.dim[d] == b.dim[d];
+    fits = fits && a.dim[c->i[0] ? a.n - 2 : a.n - 1] == b.dim[c->i[1] ? b.n - 1 : b.n - 2];
+    if (!fits)
+        return syz_fail(SYZ_ESHAPE, "matmul: %s%s and %s%s do not fit", syz_dims(c->in[0]),
+                        c->i[0] ? " (transposed)" : "", syz_dims(c->in[1]), c->i[1] ? " (transposed)" : "");
+    *shape = a;
+    shape->dim[a.n - 2] = a.dim[c->i[0] ? a.n - 1 : a.n - 2];
+    shape->dim[a.n - 1] = b.dim[c->i[1] ? b.n - 2 : b.n - 1];
+    return SYZ_OK;
+}
+
+syz_status syz_forward_matmul(syz_call *c) {
+    syz_shape shape;
+    SYZ_TRY(check_matmul(c, &shape));
+    matrix a = matrices_of(c->in[0], c->i[0]), b = matrices_of(c->in[1], c->i[1]);
+    c->out = syz_empty(SYZ_F32, shape);
+    return multiply(c->out, merge_rows(a, b.batch), b, NULL);
+}
+
+/* With A and B as they are multiplied: dA = g B^T and dB = A^T g; a transposed operand gets the transposed product. */
+syz_status syz_backward_matmul(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
+    matrix a = matrices_of(c->in[0], c->i[0]), b = matrices_of(c->in[1], c->i[1]), g = matrices_of(gout, false);
+    if (c->needs[0]) {
+        gin[0] = syz_empty_like(c->in[0]);
+        if (a.transposed)
+            SYZ_TRY(multiply(gin[0], b, flip(g), NULL));
+        else
+            SYZ_TRY(multiply(gin[0], merge_rows(g, b.batch), flip(b), NULL));
+    }
+    if (!c->needs[1]) return SYZ_OK;
+    syz_tensor *db = syz_empty_like(c->in[1]);
+    bool summed = b.batch == 1 && a.batch > 1;
+    if (summed && !a.transposed) { /* rows of all the batch at once: the product sums over them */
+        a = merge_rows(a, 1);
+        g = merge_rows(g, 1);
+        summed = false;
+    }
+    if (summed) db = syz_empty(SYZ_F32, SYZ_SHAPE(a.batch, b.rows, b.cols));
+    SYZ_TRY(b.transposed ? multiply(db, flip(g), a, NULL) : multiply(db, flip(a), g, NULL));
+    gin[1] = summed ? syz_sum(db, SYZ_SHAPE(0), false) : db;
+    return SYZ_OK;
+}

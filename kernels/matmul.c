@@ -1,0 +1,83 @@
+/* Matrix products by oneDNN. Transposes are steps in the descriptors, never copies. */
+#include "kernels/kernels.h"
+#include "kernels/onednn.h"
+#include "syzygy.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    char family[8];
+    syz_product product;
+    int64_t bias;
+} matmul_key;
+
+/* [batch, rows, cols], without the batch dimension where the product has none. An operand that the whole batch shares
+ * (step 0) has size 1 there: oneDNN broadcasts it. */
+static int describe(dnnl_memory_desc_t *md, const syz_product *p, int64_t rows, int64_t cols, const int64_t step[3],
+                    dnnl_data_type_t type) {
+    bool flat = p->batch == 1;
+    dnnl_dims_t dim = {step[0] ? p->batch : 1, rows, cols}, flat_dim = {rows, cols};
+    dnnl_dims_t stride = {step[0] ? step[0] : rows * cols, step[1], step[2]}, flat_stride = {step[1], step[2]};
+    dnnl_status_t status =
+        dnnl_memory_desc_init_by_strides(md, flat ? 2 : 3, flat ? flat_dim : dim, type, flat ? flat_stride : stride);
+    return status == dnnl_success ? 0 : -1;
+}
+
+static int create(syz_dnnl *made, const void *key) {
+    const matmul_key *k = key;
+    const syz_product *p = &k->product;
+    dnnl_data_type_t type = p->bf16 ? dnnl_bf16 : dnnl_f32;
+    dnnl_memory_desc_t a, b, y, bias;
+    dnnl_matmul_desc_t desc;
+    if (describe(&a, p, p->m, p->k, p->a, type) != 0 || describe(&b, p, p->k, p->n, p->b, type) != 0 ||
+        describe(&y, p, p->m, p->n, (int64_t[]){p->m * p->n, p->n, 1}, dnnl_f32) != 0 ||
+        describe(&bias, p, 1, p->n, (int64_t[]){0, p->n, 1}, dnnl_f32) != 0)
+        return -1;
+    if (dnnl_matmul_desc_init(&desc, &a, &b, k->bias ? &bias : NULL, &y) != dnnl_success ||
+        syz_dnnl_primitive(made, &desc, NULL, NULL) != 0)
+        return -1;
+    if (syz_dnnl_argument(made, DNNL_ARG_SRC, &a) != 0 || syz_dnnl_argument(made, DNNL_ARG_WEIGHTS, &b) != 0 ||
+        syz_dnnl_argument(made, DNNL_ARG_DST, &y) != 0)
+        return -1;
+    return k->bias ? syz_dnnl_argument(made, DNNL_ARG_BIAS, &bias) : 0;
+}
+
+/* The operand's elements as bf16 in a buffer that is kept for the next call; `slot` 0 or 1. */
+static void *as_bf16(int slot, const float *x, const syz_product *p, int64_t rows, int64_t cols,
+                     const int64_t step[3]) {
+    static struct {
+        void *data;
+        size_t bytes;
+    } buffer[2];
+    int64_t n = (step[0] ? p->batch : 1) * rows * cols;
+    size_t bytes = ((size_t)n * 2 + 63) / 64 * 64;
+    if (buffer[slot].bytes < bytes) {
+        free(buffer[slot].data);
+        buffer[slot].data = aligned_alloc(64, bytes);
+        buffer[slot].bytes = buffer[slot].data ? bytes : 0;
+    }
+    if (buffer[slot].data) syz_cpu_cast(buffer[slot].data, SYZ_BF16, x, SYZ_F32, n);
+    return buffer[slot].data;
+}
+
+int syz_cpu_matmul(float *y, const float *a, const float *b, const float *bias, const syz_product *product) {
+    matmul_key key;
+    memset(&key, 0, sizeof key);
+    strcpy(key.family, "matmul");
+    key.product = *product;
+    key.bias = bias != NULL;
+    syz_dnnl *op = syz_dnnl_find(&key, sizeof key, create);
+    if (!op) return -1;
+    void *data[] = {(void *)a, (void *)b, y, (void *)bias};
+    if (product->bf16) {
+        data[0] = as_bf16(0, a, product, product->m, product->k, product->a);
+        data[1] = as_bf16(1, b, product, product->k, product->n, product->b);
+        if (!data[0] || !data[1]) return -1;
+    }
+    return syz_dnnl_run(op, data);
+}
+
+int syz_cpu_has_bf16(void) {
+    return syz_dnnl_has_bf16();
+}

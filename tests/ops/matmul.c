@@ -1,0 +1,147 @@
+#include "check.h"
+
+static syz_tensor *f_linear(syz_tensor *const in[]) {
+    return syz_linear(in[0], in[1], in[2]);
+}
+static syz_tensor *f_plain(syz_tensor *const in[]) {
+    return syz_matmul(in[0], in[1], false, false);
+}
+static syz_tensor *f_left(syz_tensor *const in[]) {
+    return syz_matmul(in[0], in[1], true, false);
+}
+static syz_tensor *f_right(syz_tensor *const in[]) {
+    return syz_matmul(in[0], in[1], false, true);
+}
+static syz_tensor *f_both(syz_tensor *const in[]) {
+    return syz_matmul(in[0], in[1], true, true);
+}
+
+static const check_function products[] = {f_plain, f_left, f_right, f_both};
+
+static syz_shape exchange(syz_shape s, bool really) {
+    int64_t last = s.dim[s.n - 1];
+    if (really) {
+        s.dim[s.n - 1] = s.dim[s.n - 2];
+        s.dim[s.n - 2] = last;
+    }
+    return s;
+}
+
+static const syz_shape pairs[][2] = {
+    {SYZ_SHAPE(3, 5), SYZ_SHAPE(5, 4)},       {SYZ_SHAPE(2, 3, 5), SYZ_SHAPE(2, 5, 4)},
+    {SYZ_SHAPE(2, 3, 5), SYZ_SHAPE(5, 4)},    {SYZ_SHAPE(2, 2, 1, 3), SYZ_SHAPE(2, 2, 3, 6)},
+    {SYZ_SHAPE(1, 3, 5), SYZ_SHAPE(1, 5, 1)}, {SYZ_SHAPE(2, 2, 3, 1), SYZ_SHAPE(1, 2)},
+};
+
+/* Sum over k in double, element by element. */
+static syz_tensor *slow_product(const syz_tensor *a, const syz_tensor *b, bool ta, bool tb, syz_shape shape) {
+    int64_t m = shape.dim[shape.n - 2], n = shape.dim[shape.n - 1];
+    int64_t k = a->shape.dim[ta ? a->shape.n - 2 : a->shape.n - 1];
+    syz_tensor *y = syz_empty(SYZ_F32, shape);
+    for (int64_t e = 0; e < syz_numel(y); e++) {
+        int64_t j = e % n, i = e / n % m, batch = e / (m * n);
+        const float *p = syz_f32(a) + batch * m * k, *q = syz_f32(b) + (b->shape.n == 2 ? 0 : batch * k * n);
+        double sum = 0;
+        for (int64_t t = 0; t < k; t++)
+            sum += (double)p[ta ? t * m + i : i * k + t] * q[tb ? j * k + t : t * n + j];
+        syz_f32(y)[e] = (float)sum;
+    }
+    return y;
+}
+
+static void products_and_gradients(void **state) {
+    (void)state;
+    for (size_t f = 0; f < 4; f++) {
+        bool ta = f & 1, tb = f & 2;
+        for (size_t p = 0; p < sizeof pairs / sizeof *pairs; p++) {
+            syz_tensor *a = check_leaf(exchange(pairs[p][0], ta), 1), *b = check_leaf(exchange(pairs[p][1], tb), 2);
+            syz_tensor *in[] = {a, b}, *y = products[f](in);
+            check_ok(y);
+            check_close(y, slow_product(a, b, ta, tb, y->shape), 1e-6);
+            check_gradients(products[f], in, 2, 1e-2, 1e-3);
+        }
+    }
+}
+
+static void linear_gradients(void **state) {
+    (void)state;
+    syz_shape inputs[] = {SYZ_SHAPE(6), SYZ_SHAPE(5, 6), SYZ_SHAPE(2, 3, 6), SYZ_SHAPE(2, 1, 2, 6)};
+    for (size_t s = 0; s < 4; s++) {
+        syz_tensor *in[] = {check_leaf(inputs[s], 1), check_leaf(SYZ_SHAPE(4, 6), 2), check_leaf(SYZ_SHAPE(4), 3)};
+        check_gradients(f_linear, in, 3, 1e-2, 1e-3);
+        in[2] = NULL;
+        check_gradients(f_linear, in, 2, 1e-2, 1e-3);
+    }
+}
+
+static void linear_values(void **state) {
+    (void)state;
+    syz_tensor *x = check_tensor(SYZ_SHAPE(2, 3), 1, 2, 3, 4, 5, 6);
+    syz_tensor *weight = check_tensor(SYZ_SHAPE(2, 3), 1, 0, -1, 2, 1, 0), *bias = check_tensor(SYZ_SHAPE(2), 10, 20);
+    check_close(syz_linear(x, weight, bias), check_tensor(SYZ_SHAPE(2, 2), 8, 24, 8, 33), 0);
+    check_close(syz_linear(x, weight, NULL), check_tensor(SYZ_SHAPE(2, 2), -2, 4, -2, 13), 0);
+}
+
+/* A frozen layer passes the gradient through and computes none for its weight. */
+static void frozen_weights(void **state) {
+    (void)state;
+    syz_tensor *x = check_leaf(SYZ_SHAPE(3, 4), 1), *weight = check_randn(SYZ_SHAPE(2, 4), 2);
+    syz_tensor *in[] = {x, weight, check_randn(SYZ_SHAPE(2), 3)};
+    check_gradients(f_linear, in, 3, 1e-2, 1e-3);
+    assert_null(weight->grad);
+}
+
+/* The same product twice, large enough for every thread and blocking path. */
+static void large_products_repeat(void **state) {
+    (void)state;
+    syz_tensor *a = check_randn(SYZ_SHAPE(300, 517), 1), *b = check_randn(SYZ_SHAPE(517, 260), 2);
+    syz_tensor *y = syz_matmul(a, b, false, false), *z = syz_matmul(a, b, false, false);
+    check_ok(z);
+    assert_memory_equal(syz_data(y), syz_data(z), syz_nbytes(y));
+    check_close(y, slow_product(a, b, false, false, y->shape), 2e-6);
+}
+
+static void empty_products(void **state) {
+    (void)state;
+    syz_tensor *weight = check_randn(SYZ_SHAPE(2, 3), 1), *bias = check_tensor(SYZ_SHAPE(2), 1, 2);
+    check_ok(syz_linear(syz_zeros(SYZ_F32, SYZ_SHAPE(0, 3)), weight, NULL));
+    syz_tensor *y = syz_linear(syz_zeros(SYZ_F32, SYZ_SHAPE(2, 0)), syz_zeros(SYZ_F32, SYZ_SHAPE(2, 0)), bias);
+    check_close(y, check_tensor(SYZ_SHAPE(2, 2), 1, 2, 1, 2), 0);
+}
+
+static void bf16_where_the_processor_has_it(void **state) {
+    (void)state;
+    syz_tensor *a = check_randn(SYZ_SHAPE(3, 40, 64), 1), *b = check_randn(SYZ_SHAPE(3, 48, 64), 2);
+    syz_tensor *exact = syz_matmul(a, b, false, true);
+    assert_int_equal(syz_set_matmul_precision(SYZ_BF16), SYZ_OK);
+    syz_tensor *y = syz_matmul(a, b, false, true);
+    check_close(y, exact, syz_matmul_precision() == SYZ_BF16 ? 1e-2 : 0);
+    assert_int_equal(syz_set_matmul_precision(SYZ_F32), SYZ_OK);
+    assert_int_equal(syz_matmul_precision(), SYZ_F32);
+    check_fails(syz_set_matmul_precision(SYZ_I32), SYZ_EDTYPE);
+}
+
+static void mismatches_are_named(void **state) {
+    (void)state;
+    syz_tensor *a = check_randn(SYZ_SHAPE(2, 3), 1), *b = check_randn(SYZ_SHAPE(2, 4), 2);
+    check_fails(syz_linear(a, b, NULL), SYZ_ESHAPE);
+    check_fails(syz_linear(a, a, b), SYZ_ESHAPE);
+    assert_null(syz_matmul(a, b, false, true));
+    assert_non_null(strstr(syz_error_message(), "[2,3] and [2,4] (transposed)"));
+    syz_error_clear();
+    check_fails(syz_matmul(a, check_randn(SYZ_SHAPE(2, 3, 4), 1), false, false), SYZ_ESHAPE);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        CHECK_TEST(products_and_gradients),
+        CHECK_TEST(linear_gradients),
+        CHECK_TEST(linear_values),
+        CHECK_TEST(frozen_weights),
+        CHECK_TEST(large_products_repeat),
+        CHECK_TEST(empty_products),
+        CHECK_TEST(bf16_where_the_processor_has_it),
+        CHECK_TEST(mismatches_are_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
