@@ -221,6 +221,36 @@ SYZ_API syz_status syz_weights_save(const char *path, const char *const names[],
 
 /* ---- tokenizers -------------------------------------------------------------------------------------------------- */
 
+/* CLIP's byte-pair tokenizer, with the ids of transformers' CLIPTokenizer: NFC, lower case, pieces, merges by rank.
+ * Immutable once open, so threads may share it. */
+typedef struct syz_tokenizer syz_tokenizer;
+
+typedef struct {
+    int64_t bos, eos, pad, unk; /* <|startoftext|>, <|endoftext|>, what fills up, what stands for an unknown character */
+} syz_special_ids;
+
+/* Reads vocab.json and merges.txt of a folder, and the names of the special tokens from tokenizer_config.json and
+ * special_tokens_map.json where they exist (without them: CLIP's, padding with <|endoftext|>). SYZ_ENOTFOUND for a
+ * missing file, SYZ_EFORMAT for a merge or special token that the vocabulary lacks. Freed by syz_tokenizer_free(). */
+SYZ_API syz_status syz_tokenizer_open(syz_tokenizer **tokenizer, const char *folder);
+SYZ_API void syz_tokenizer_free(syz_tokenizer *tokenizer); /* NULL is allowed */
+/* The ids of a text without bos and eos. `*count` is the number of tokens; at most `capacity` of them are written (as
+ * snprintf does). A special token spelled out in the text becomes its id. SYZ_EINVAL if the text is not UTF-8 or is
+ * longer than 16 MiB. */
+SYZ_API syz_status syz_tokenizer_encode(const syz_tokenizer *tokenizer, const char *text, int64_t *ids, size_t capacity,
+                                        size_t *count);
+/* ids[length] = bos, as many tokens as fit, eos, then padding: `pad`, or the folder's own padding token if `pad` < 0
+ * (open_clip pads with 0). `*used`, unless NULL, counts what is not padding. length >= 2. */
+SYZ_API syz_status syz_tokenizer_encode_padded(const syz_tokenizer *tokenizer, const char *text, int64_t pad,
+                                               int64_t *ids, size_t length, size_t *used);
+/* The text of ids[0..count) without special tokens, free() it; NULL for an id outside the vocabulary. Bytes are as the
+ * tokens spell them, so half a character may be left at an end. */
+SYZ_API char *syz_tokenizer_decode(const syz_tokenizer *tokenizer, const int64_t *ids, size_t count);
+SYZ_API const char *syz_tokenizer_token(const syz_tokenizer *tokenizer, int64_t id); /* "cat</w>"; NULL if none */
+SYZ_API int64_t syz_tokenizer_size(const syz_tokenizer *tokenizer);                  /* largest id + 1 */
+SYZ_API int64_t syz_tokenizer_max_length(const syz_tokenizer *tokenizer); /* model_max_length; 0 if not given */
+SYZ_API syz_special_ids syz_tokenizer_specials(const syz_tokenizer *tokenizer);
+
 /* ---- optimizers -------------------------------------------------------------------------------------------------- */
 
 #ifdef __cplusplus

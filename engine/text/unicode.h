@@ -1,0 +1,22 @@
+/* Unicode text as CLIP's tokenizer reads it. */
+#ifndef SYZ_TEXT_UNICODE_H
+#define SYZ_TEXT_UNICODE_H
+
+#include "syzygy.h"
+
+/* NFC and lower case of text[0..n), character by character as in transformers (no final-sigma rule). `*out` (NUL-ended)
+ * belongs to the caller, free(). SYZ_EINVAL if the text is not UTF-8 or stacks more than 1024 combining marks. */
+syz_status syz_text_normalize(char **out, size_t *out_n, const char *text, size_t n);
+
+/* A walk over the pieces of normalised text: a run of letters, one digit, an English contraction such as 's, or a run
+ * of anything else but white space. Begin with {.text, .n}; each call that returns true leaves a piece in
+ * [start, end). */
+typedef struct {
+    const char *text;
+    size_t n, start, end;
+    size_t limit; /* no piece crosses it: the end of a marker being read */
+} syz_text_scan;
+
+bool syz_text_piece(syz_text_scan *scan);
+
+#endif
