@@ -21,6 +21,7 @@ import hashlib
 import importlib.util
 import json
 import random
+import re
 import unicodedata
 import zlib
 from pathlib import Path
@@ -174,12 +175,14 @@ FIXED = ["", " ", "\n\t ", "a", "A", "'", "''", "'s", "\u00e9", "e\u0301",
          "\u0301", "\u1d2c\u02b0", "hello\u200bworld"]
 
 
-def prompts(references):
+def prompts():
     rng = random.Random(20250911)
     real = (OUT / "prompts.txt").read_text(encoding="utf-8").splitlines()
-    vocab = merges_and_vocab()[1]
-    words = [key[:-4] for key in vocab if key.endswith("</w>") and len(key) > 6 and key.isascii()]
-    functions, shares = zip(*kinds([word for word in words if word.isalpha()]))
+    # The words people use, and as many that nobody does: a front of one with the back of another.
+    words = sorted({word for line in real for word in re.findall("[A-Za-z]{3,}", line)})
+    words += [first[:rng.randint(1, 5)] + second[-rng.randint(1, 6):]
+              for first, second in zip(words, rng.sample(words, len(words)))]
+    functions, shares = zip(*kinds(words))
     english = functions[0]
     for text in FIXED + real:
         yield text
@@ -212,7 +215,7 @@ def main():
     references = References()
     rows, sample, sums = [], [], {"clip": [], "open_clip": []}
     hashes = {key: hashlib.sha256() for key in sums}
-    for index, text in zip(range(COUNT), prompts(references)):
+    for index, text in zip(range(COUNT), prompts()):
         clip, open_clip = references.clip(text), references.open_clip(text)
         row, extra = {"text": text, "clip": crc(clip)}, {}
         if open_clip != clip:
