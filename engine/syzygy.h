@@ -194,6 +194,15 @@ SYZ_API syz_tensor *syz_randint(syz_rng *rng, int64_t low, int64_t high, syz_sha
 
 /* ---- image files, weight files, data ----------------------------------------------------------------------------- */
 
+/* Images are u8 tensors [H,W,3]. PNG and JPEG are told apart by content; transparency is laid on white, grey becomes
+ * RGB, 16 bits become 8. `name` is what error messages call the bytes. */
+SYZ_API syz_tensor *syz_image_load(const char *path);
+SYZ_API syz_tensor *syz_image_decode(const void *data, size_t size, const char *name);
+/* u8, or f32 with 0 black and 1 full, clamped. A file is PNG or JPEG by its ending, and whole or absent. */
+SYZ_API syz_status syz_image_save(const char *path, const syz_tensor *image);
+/* PNG with quality 0, JPEG with 1 to 100; the caller frees *data with free(). */
+SYZ_API syz_status syz_image_encode(uint8_t **data, size_t *size, const syz_tensor *image, int jpeg_quality);
+
 /* Weight files: a `.safetensors` file, or a `.safetensors.index.json` that lists the shards beside it. The files are
  * mapped, not read: what is never asked for costs nothing, and a file must not be truncated while it is open. */
 typedef struct syz_weights syz_weights;

@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""Writes the seed files of tests/fuzz/corpus/: images by Pillow and by hand, weights, YAML and tar files.
+
+The image files are also the reference of tests/unit/image.c, which knows the formula of `pixel`. Needs Pillow.
+Run: python3 tests/fuzz/seeds.py
+"""
+
+import io
+import json
+import pathlib
+import struct
+import tarfile
+import zlib
+
+from PIL import Image
+
+CORPUS = pathlib.Path(__file__).parent / "corpus"
+WIDTH, HEIGHT = 5, 4
+
+
+def pixel(x, y):
+    return (40 * x + 10, 60 * y + 5, 200 - 10 * x * y)
+
+
+def grey(x, y):
+    return 50 * x + 10 * y
+
+
+def save(folder, name, data):
+    path = CORPUS / folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(depth, color, rows, interlaced=False, extra=b""):
+    """A PNG from packed rows, filter 0 everywhere."""
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, depth, color, 0, 0, int(interlaced))
+    data = zlib.compress(b"".join(b"\0" + row for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def grid(function, xs=range(WIDTH), ys=range(HEIGHT)):
+    return [b"".join(function(x, y) for x in xs) for y in ys]
+
+
+def images():
+    rgb = Image.new("RGB", (WIDTH, HEIGHT))
+    rgba = Image.new("RGBA", (WIDTH, HEIGHT))
+    level = Image.new("L", (WIDTH, HEIGHT))
+    for y in range(HEIGHT):
+        for x in range(WIDTH):
+            rgb.putpixel((x, y), pixel(x, y))
+            rgba.putpixel((x, y), pixel(x, y) + (60 * x,))
+            level.putpixel((x, y), grey(x, y))
+
+    def encoded(image, **options):
+        out = io.BytesIO()
+        image.save(out, **options)
+        return out.getvalue()
+
+    save("image", "rgb.png", encoded(rgb, format="PNG"))
+    save("image", "rgba.png", encoded(rgba, format="PNG"))
+    save("image", "grey.png", encoded(level, format="PNG"))
+    save("image", "rgb16.png", png(16, 2, grid(lambda x, y: struct.pack(">3H", *(257 * c for c in pixel(x, y))))))
+    save("image", "grey_alpha.png", png(8, 4, grid(lambda x, y: bytes([grey(x, y), 60 * x]))))
+    adam7 = [(0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2)]
+    rows = []
+    for x0, dx, y0, dy in adam7:
+        xs, ys = range(x0, WIDTH, dx), range(y0, HEIGHT, dy)
+        if len(xs):
+            rows += grid(lambda x, y: bytes(pixel(x, y) + (60 * x,)), xs, ys)
+    save("image", "interlaced.png", png(8, 6, rows, interlaced=True))
+    palette = b"".join(bytes(pixel(i, 0)) for i in range(WIDTH))
+    extra = chunk(b"PLTE", palette) + chunk(b"tRNS", bytes(60 * i for i in range(WIDTH)))
+    save("image", "palette.png", png(8, 3, grid(lambda x, y: bytes([x])), extra=extra))
+    save("image", "bits.png", png(1, 0, [bytes([0b10101000]), bytes([0b01010000])] * 2))
+    smooth = Image.new("RGB", (24, 16))
+    for y in range(16):
+        for x in range(24):
+            smooth.putpixel((x, y), (4 * x + 60, 6 * y + 40, 120))
+    save("image", "smooth.jpg", encoded(smooth, format="JPEG", quality=95, subsampling=0))
+    save("image", "progressive.jpg", encoded(smooth, format="JPEG", quality=95, progressive=True))
+    save("image", "grey.jpg", encoded(smooth.convert("L"), format="JPEG", quality=95))
+    save("image", "cmyk.jpg", encoded(smooth.convert("CMYK"), format="JPEG"))
+
+
+def weights(header, data):
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def safetensors():
+    entry = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
+    half = {"dtype": "BF16", "shape": [], "data_offsets": [24, 26]}
+    empty = {"dtype": "I64", "shape": [0, 4], "data_offsets": [26, 26]}
+    save("safetensors", "empty", weights({}, b""))
+    save("safetensors", "one", weights({"a": entry}, bytes(24)))
+    header = {"__metadata__": {"format": "pt"}, "a.weight": entry, "b": half, "none": empty}
+    save("safetensors", "three", weights(header, bytes(26)))
+    save("safetensors", "short", weights({"a": entry}, bytes(23)))
+
+
+def yaml():
+    save("yaml", "config", b"model: examples/emoji\nlr: 1.0e-5\nwindow: [5, 25]\nkappa:\n  denoise: [0.1, 0.25]\n"
+                           b"flags: {a: true, b: ~}\ntext: |\n  two\n  lines\nlist:\n- 0x1F\n- .inf\n- 'it''s'\n")
+    save("yaml", "alias", b"a: &x [1, 2]\nb: *x\n")
+    save("yaml", "duplicate", b"a: 1\na: 2\n")
+    save("yaml", "deep", b"[" * 70 + b"]" * 70)
+    save("yaml", "quoted", b"\"a\\tb\\u00e9\": \"\\x41\"\n? [x]\n: y\n")
+
+
+def webdataset():
+    def archive(kind, names):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=kind) as tar:
+            for name, data in names:
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+        return out.getvalue()
+
+    files = [("a/0001.png", b"image one"), ("a/0001.json", b"{}"), ("a/0002.png", b""), ("a/0002.seg.png", b"x" * 600)]
+    save("webdataset", "ustar.tar", archive(tarfile.USTAR_FORMAT, files))
+    long_files = [("folder/" + "n" * 150 + ".txt", b"long name"), ("z.txt", b"end")]
+    save("webdataset", "gnu.tar", archive(tarfile.GNU_FORMAT, long_files))
+    save("webdataset", "pax.tar", archive(tarfile.PAX_FORMAT, long_files + [("\u00e9.txt", b"accent")]))
+
+
+if __name__ == "__main__":
+    images()
+    safetensors()
+    yaml()
+    webdataset()
