@@ -181,6 +181,11 @@ SYZ_API const char *syz_op_signature(int op);
 SYZ_API const char *syz_op_params(int op); /* "(syz_tensor *x, ...)", for messages and documentation */
 SYZ_API syz_tensor *syz_op_apply(int op, const syz_arg *args);
 
+/* cos, sin [T, sum(axes_dims)/2] for the operation `rope`, from positions ids f32 [T, axes]; computed in double, as
+ * diffusers' FluxPosEmbed does (FLUX: axes_dims {16,56,56}, theta 10000). New tensors of the current scope. */
+SYZ_API syz_status syz_rope_table(syz_tensor **cosine, syz_tensor **sine, const syz_tensor *ids,
+                                  const int64_t *axes_dims, int axes, double theta);
+
 /* ---- random numbers ---------------------------------------------------------------------------------------------- */
 
 /* Philox4x32-10 in counter mode: the numbers depend only on (seed, stream, offset), on every device alike. */

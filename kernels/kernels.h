@@ -42,6 +42,30 @@ typedef enum {
 #undef UNARY
 } syz_unary;
 
+/* Rows of `width`; each run of `span` rows shares one row of weights, used as offset + weight. */
+typedef struct {
+    int64_t rows, width, span;
+    float offset;
+} syz_norm_shape;
+
+/* How many blocks of rows the sums over rows are cut into, whatever the number of threads. */
+static inline int64_t syz_norm_blocks(const syz_norm_shape *s) {
+    int64_t spans = s->rows / s->span, cuts = spans >= 16 ? 1 : 16 / spans;
+    return spans * (cuts < s->span ? cuts : s->span);
+}
+
+typedef struct {
+    int64_t n, area, channels, groups;
+    bool silu;
+} syz_group_norm_shape;
+
+enum { SYZ_GROUP_NORM_BLOCK = 512 }; /* positions summed in one go */
+
+/* Floats of scratch: four rows of channels for each block and sample. */
+static inline int64_t syz_group_norm_scratch(const syz_group_norm_shape *s) {
+    return 4 * s->channels * s->n * ((s->area + SYZ_GROUP_NORM_BLOCK - 1) / SYZ_GROUP_NORM_BLOCK + 1);
+}
+
 typedef struct {
 #define KERNEL(name, params) int(*name) params;
 #include "kernels/kernels.def"

@@ -11,8 +11,7 @@ static void steps_in(int64_t *step, syz_shape s, int n) {
     }
 }
 
-/* Merge dimension d into d + 1 where both operands walk the pair as one, and drop dimensions of size 1. */
-static void simplify(syz_nest *nest) {
+void syz_nest_simplify(syz_nest *nest) {
     int out = nest->n - 1;
     for (int d = nest->n - 2; d >= 0; d--) {
         int64_t size = nest->dim[out];
@@ -56,7 +55,7 @@ syz_status syz_broadcast(syz_nest *nest, syz_shape *shape, const syz_tensor *a, 
         nest->dim[d] = shape->dim[d];
     steps_in(nest->a, a->shape, n);
     steps_in(nest->b, b->shape, n);
-    simplify(nest);
+    syz_nest_simplify(nest);
     return SYZ_OK;
 }
 
@@ -66,7 +65,7 @@ void syz_reduction_nest(syz_nest *nest, syz_shape from, syz_shape to) {
         nest->dim[d] = from.dim[d];
     steps_in(nest->a, to, from.n);
     steps_in(nest->b, from, from.n);
-    simplify(nest);
+    syz_nest_simplify(nest);
 }
 
 syz_tensor *syz_sum_to(syz_tensor *t, syz_shape shape) {

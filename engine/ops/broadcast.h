@@ -13,4 +13,7 @@ syz_tensor *syz_sum_to(syz_tensor *t, syz_shape shape);
 /* Nest for summing a tensor of shape `from` into one of shape `to` (aligned at the last dimension). */
 void syz_reduction_nest(syz_nest *nest, syz_shape from, syz_shape to);
 
+/* Merge neighbouring dimensions where both operands walk the pair as one, and drop dimensions of size 1. */
+void syz_nest_simplify(syz_nest *nest);
+
 #endif

@@ -1,0 +1,82 @@
+/* What adaptive layer norm does around attention and MLP, in one pass each. */
+#include "kernels/kernels.h"
+#include "ops/norm.h"
+#include "ops/ops.h"
+
+/* in[k] is [B,T,C], in[first] (and in[second]) are [B,C]. */
+static syz_status batch_rows(const syz_call *c, int k, int first, int second, syz_norm_shape *s) {
+    for (int j = 0; j < 3; j++)
+        SYZ_TRY(syz_need_dtype(c, j, SYZ_F32));
+    SYZ_TRY(syz_need_rank(c, k, 3));
+    SYZ_TRY(syz_need_rank(c, first, 2));
+    SYZ_TRY(syz_need_same_shape(c, first, second));
+    syz_shape x = c->in[k]->shape, w = c->in[first]->shape;
+    if (x.dim[0] != w.dim[0] || x.dim[2] != w.dim[1] || syz_numel(c->in[k]) == 0)
+        return syz_fail(SYZ_ESHAPE, "%s: shapes %s and %s are not [B,T,C] and [B,C]", syz_call_name(c),
+                        syz_dims(c->in[k]), syz_dims(c->in[first]));
+    *s = (syz_norm_shape){.rows = x.dim[0] * x.dim[1], .width = x.dim[2], .span = x.dim[1], .offset = 1};
+    return SYZ_OK;
+}
+
+/* dx, dscale and dshift into gin[x], gin[scale], gin[shift] as far as they are needed; x is what scale multiplies.
+ * shift < 0: there is none. */
+static syz_status scale_gradient(syz_call *c, const syz_norm_shape *s, syz_tensor *gout, syz_tensor *gin[], int x,
+                                 int scale, int shift) {
+    int index[3] = {x, scale, shift};
+    float *d[3] = {0}, *partial = NULL;
+    for (int k = 0; k < 3; k++) {
+        if (index[k] < 0 || !c->needs[index[k]]) continue;
+        if (!(gin[index[k]] = syz_empty_like(c->in[index[k]]))) return syz_error_status();
+        d[k] = syz_f32(gin[index[k]]);
+    }
+    if (d[1] || d[2]) {
+        syz_tensor *scratch = syz_empty(SYZ_F32, SYZ_SHAPE(2, syz_norm_blocks(s), s->width));
+        if (!scratch) return syz_error_status();
+        partial = syz_f32(scratch);
+    }
+    syz_cpu.modulate_backward(d[0], d[1], d[2], partial, syz_f32(gout), syz_f32(c->in[x]), syz_f32(c->in[scale]), s);
+    return SYZ_OK;
+}
+
+syz_status syz_forward_modulate(syz_call *c) {
+    syz_norm_shape s = {0};
+    SYZ_TRY(batch_rows(c, 0, 1, 2, &s));
+    if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
+    syz_cpu.modulate(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]), &s);
+    return SYZ_OK;
+}
+
+syz_status syz_backward_modulate(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
+    syz_norm_shape s = {0};
+    SYZ_TRY(batch_rows(c, 0, 1, 2, &s));
+    return scale_gradient(c, &s, gout, gin, 0, 2, 1);
+}
+
+syz_status syz_forward_layer_norm_modulate(syz_call *c) {
+    syz_norm_shape s = {0};
+    SYZ_TRY(batch_rows(c, 0, 1, 2, &s));
+    return syz_norm_forward(c, &s, c->in[2], c->in[1], true);
+}
+
+syz_status syz_backward_layer_norm_modulate(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
+    syz_norm_shape s = {0};
+    SYZ_TRY(batch_rows(c, 0, 1, 2, &s));
+    return syz_norm_gradient(c, &s, gout, gin, 2, 1);
+}
+
+syz_status syz_forward_gated_residual(syz_call *c) {
+    syz_norm_shape s = {0};
+    SYZ_TRY(batch_rows(c, 0, 1, 1, &s));
+    SYZ_TRY(syz_need_same_shape(c, 0, 2));
+    if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
+    syz_cpu.gate(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]), &s);
+    return SYZ_OK;
+}
+
+syz_status syz_backward_gated_residual(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
+    syz_norm_shape s = {0};
+    SYZ_TRY(batch_rows(c, 0, 1, 1, &s));
+    s.offset = 0;
+    if (c->needs[0]) gin[0] = gout;
+    return c->needs[1] || c->needs[2] ? scale_gradient(c, &s, gout, gin, 2, 1, -1) : SYZ_OK;
+}

@@ -1,0 +1,63 @@
+#include "check.h"
+
+static syz_tensor *cosine, *sine;
+
+static void make_tables(void) {
+    syz_tensor *ids = check_tensor(SYZ_SHAPE(4, 3), 0, 0, 0, 0, 1, 2, 1, 3, 0, 0, 7, 5);
+    assert_int_equal(syz_rope_table(&cosine, &sine, ids, (int64_t[]){2, 4, 4}, 3, 10000), SYZ_OK);
+}
+
+static syz_tensor *f_rope(syz_tensor *const in[]) {
+    return syz_rope(in[0], cosine, sine);
+}
+
+static void gradients(void **state) {
+    (void)state;
+    make_tables();
+    check_gradients(f_rope, (syz_tensor *[]){check_leaf(SYZ_SHAPE(2, 4, 3, 10), 1)}, 1, 1e-2, 1e-3);
+}
+
+/* A rotation by position * theta^(-2k/D) of each pair. */
+static void rotation(void **state) {
+    (void)state;
+    make_tables();
+    syz_tensor *x = check_randn(SYZ_SHAPE(2, 4, 3, 10), 2), *y = f_rope(&x);
+    check_ok(y);
+    const double position[5] = {0, 7, 7, 5, 5}, exponent[5] = {0, 0, 0.5, 0, 0.5};
+    for (int64_t k = 0; k < 5; k++) { /* the last token of the last sample, head 1 */
+        const float *from = syz_f32(x) + ((1 * 4 + 3) * 3 + 1) * 10 + 2 * k;
+        const float *to = syz_f32(y) + ((1 * 4 + 3) * 3 + 1) * 10 + 2 * k;
+        double angle = position[k] * pow(10000, -exponent[k]);
+        assert_float_equal(to[0], from[0] * cos(angle) - from[1] * sin(angle), 1e-6);
+        assert_float_equal(to[1], from[1] * cos(angle) + from[0] * sin(angle), 1e-6);
+    }
+}
+
+static void timesteps(void **state) {
+    (void)state;
+    syz_tensor *y = syz_timestep_embedding(check_tensor(SYZ_SHAPE(2), 0, 3), 4);
+    check_close(
+        y, check_tensor(SYZ_SHAPE(2, 4), 1, 1, 0, 0, (float)cos(3), (float)cos(0.03), (float)sin(3), (float)sin(0.03)),
+        1e-6);
+}
+
+static void mismatches_are_named(void **state) {
+    (void)state;
+    make_tables();
+    check_fails(syz_rope(check_randn(SYZ_SHAPE(2, 5, 3, 10), 1), cosine, sine), SYZ_ESHAPE);
+    check_fails(syz_rope(check_randn(SYZ_SHAPE(2, 4, 3, 8), 1), cosine, sine), SYZ_ESHAPE);
+    syz_tensor *ids = check_tensor(SYZ_SHAPE(1, 2), 0, 0), *a, *b;
+    check_fails(syz_rope_table(&a, &b, ids, (int64_t[]){2, 4, 4}, 3, 10000), SYZ_ESHAPE);
+    check_fails(syz_rope_table(&a, &b, ids, (int64_t[]){3, 4}, 2, 10000), SYZ_ESHAPE);
+    check_fails(syz_timestep_embedding(check_tensor(SYZ_SHAPE(1), 1), 5), SYZ_EINVAL);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        CHECK_TEST(gradients),
+        CHECK_TEST(rotation),
+        CHECK_TEST(timesteps),
+        CHECK_TEST(mismatches_are_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
