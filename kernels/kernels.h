@@ -27,6 +27,14 @@ typedef struct {
     int64_t bf16; /* round the operands to bf16, accumulate in f32 */
 } syz_product;
 
+/* Attention over q [b,tq,h,d] and k, v [b,tk,h,d]. */
+typedef struct {
+    int64_t b, h, tq, tk, d;
+    int64_t mask_b, mask_h, mask_q; /* the mask's steps; along the keys it is contiguous */
+    float scale;
+    bool causal; /* query i sees keys 0..i */
+} syz_attention_shape;
+
 typedef enum {
     SYZ_BINARY_ADD,
     SYZ_BINARY_SUB,

@@ -1,0 +1,306 @@
+/* Scaled dot-product attention, block by block: of the Tq x Tk scores only one block exists at a time. A block of
+ * queries, keys or values is first packed (zero-padded to whole vectors), then the products run in the cache. */
+#include "kernels/kernels.h"
+#include "kernels/simd_math.h"
+#include "kernels/tile.h"
+
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { QUERIES = 64, MAX_KEYS = 128 };
+
+/* Keys per block: fewer for wide heads, so that the packed blocks stay in the second-level cache. */
+static int64_t keys_per_block(const syz_attention_shape *p) {
+    int64_t most = p->d <= 128 ? MAX_KEYS : 64;
+    return p->tk < most ? p->tk : most;
+}
+
+/* Where head h of sample b begins in [B,T,H,D], and the step from token to token. */
+static int64_t head_start(const syz_attention_shape *p, int64_t b, int64_t h, int64_t tokens) {
+    return (b * tokens * p->h + h) * p->d;
+}
+
+/* to [n, width] = factor * from, padded with zeros */
+static void pack(float *restrict to, int64_t width, const float *restrict from, int64_t step, int64_t n, int64_t d,
+                 float factor) {
+    for (int64_t i = 0; i < n; i++, to += width, from += step) {
+        for (int64_t c = 0; c < d; c++)
+            to[c] = factor * from[c];
+        for (int64_t c = d; c < width; c++)
+            to[c] = 0;
+    }
+}
+
+/* to [d, width] = from^T, padded with zeros */
+static void pack_transposed(float *restrict to, int64_t width, const float *restrict from, int64_t step, int64_t n,
+                            int64_t d) {
+    for (int64_t c = 0; c < d; c++) {
+        for (int64_t j = 0; j < n; j++)
+            to[c * width + j] = from[j * step + c];
+        for (int64_t j = n; j < width; j++)
+            to[c * width + j] = 0;
+    }
+}
+
+/* One head's view of the arrays. */
+typedef struct {
+    const syz_attention_shape *p;
+    const float *mask;               /* this head's, or NULL */
+    int64_t b, h, step, width, keys; /* token step, padded head size, keys per block */
+} head;
+
+static head head_of(const syz_attention_shape *p, const float *mask, int64_t index) {
+    head x = {.p = p, .b = index / p->h, .h = index % p->h, .step = p->h * p->d};
+    x.width = syz_lanes_up(p->d);
+    x.keys = keys_per_block(p);
+    x.mask = mask ? mask + x.b * p->mask_b + x.h * p->mask_h : NULL;
+    return x;
+}
+
+/* Adds the mask to s [nq, ld], and -inf where causality or padding forbids a key. */
+static void apply_masks(float *s, int64_t ld, const head *x, int64_t q0, int64_t nq, int64_t k0, int64_t nk) {
+    for (int64_t i = 0; i < nq; i++, s += ld) {
+        int64_t allowed = nk;
+        if (x->p->causal && q0 + i - k0 + 1 < nk) allowed = q0 + i - k0 + 1;
+        if (allowed < 0) allowed = 0;
+        const float *mask = x->mask ? x->mask + (q0 + i) * x->p->mask_q + k0 : NULL;
+        for (int64_t j = 0; mask && j < allowed; j++)
+            s[j] += mask[j];
+        for (int64_t j = allowed; j < ld; j++)
+            s[j] = -INFINITY;
+    }
+}
+
+/* ---- forward ---- */
+
+typedef struct {
+    float *q, *kt, *v, *s, *o; /* [64,width] [d,keys] [keys,width] [64,keys] [64,width] */
+    float max[QUERIES], sum[QUERIES];
+} forward_work;
+
+static size_t forward_floats(const syz_attention_shape *p) {
+    int64_t width = syz_lanes_up(p->d), keys = syz_lanes_up(keys_per_block(p));
+    return (size_t)(2 * QUERIES * width + p->d * keys + keys * width + QUERIES * keys);
+}
+
+static void forward_layout(forward_work *w, float *memory, const syz_attention_shape *p) {
+    int64_t width = syz_lanes_up(p->d), keys = syz_lanes_up(keys_per_block(p));
+    w->q = memory;
+    w->o = w->q + QUERIES * width;
+    w->kt = w->o + QUERIES * width;
+    w->v = w->kt + p->d * keys;
+    w->s = w->v + keys * width;
+}
+
+/* s becomes exp(s - max so far); what was accumulated under a smaller maximum is scaled down. */
+static void soften(forward_work *w, int64_t nq, int64_t ld, int64_t width, bool first) {
+    for (int64_t i = 0; i < nq; i++) {
+        float *s = w->s + i * ld, top = first ? -INFINITY : w->max[i], sum = 0;
+#pragma omp simd reduction(max : top)
+        for (int64_t j = 0; j < ld; j++)
+            top = s[j] > top ? s[j] : top;
+        float base = top == -INFINITY ? 0 : top; /* everything masked so far */
+#pragma omp simd reduction(+ : sum)
+        for (int64_t j = 0; j < ld; j++) {
+            s[j] = syz_expf(s[j] - base);
+            sum += s[j];
+        }
+        if (!first) {
+            float shrink = syz_expf(w->max[i] - base);
+            sum += w->sum[i] * shrink;
+            for (int64_t c = 0; c < width; c++)
+                w->o[i * width + c] *= shrink;
+        }
+        w->max[i] = top;
+        w->sum[i] = sum;
+    }
+}
+
+/* Rows q0..q0+nq of one head. */
+static void forward_block(float *y, float *lse, const float *q, const float *k, const float *v, const head *x,
+                          forward_work *w, int64_t q0, int64_t nq) {
+    const syz_attention_shape *p = x->p;
+    int64_t at_q = head_start(p, x->b, x->h, p->tq) + q0 * x->step, at_k = head_start(p, x->b, x->h, p->tk);
+    int64_t end = p->causal && q0 + nq < p->tk ? q0 + nq : p->tk, width = x->width;
+    pack(w->q, width, q + at_q, x->step, nq, p->d, p->scale);
+    for (int64_t k0 = 0; k0 < end; k0 += x->keys) {
+        int64_t nk = end - k0 < x->keys ? end - k0 : x->keys, ld = syz_lanes_up(nk);
+        pack_transposed(w->kt, ld, k + at_k + k0 * x->step, x->step, nk, p->d);
+        pack(w->v, width, v + at_k + k0 * x->step, x->step, nk, p->d, 1);
+        syz_tile_product((syz_tile){w->s, w->q, w->kt, ld, width, 1, ld, p->d, false}, nq, ld);
+        apply_masks(w->s, ld, x, q0, nq, k0, nk);
+        soften(w, nq, ld, width, k0 == 0);
+        syz_tile_product((syz_tile){w->o, w->s, w->v, width, ld, 1, width, nk, k0 > 0}, nq, width);
+    }
+    for (int64_t i = 0; i < nq; i++) {
+        bool seen = w->sum[i] > 0 || w->sum[i] != w->sum[i]; /* NaN passes through */
+        float factor = seen ? 1.0f / w->sum[i] : 0;
+        for (int64_t c = 0; c < p->d; c++)
+            y[at_q + i * x->step + c] = factor * w->o[i * width + c];
+        /* a row without any key: +inf makes its probabilities 0 in the backward pass too */
+        lse[(x->b * p->h + x->h) * p->tq + q0 + i] = seen ? w->max[i] + logf(w->sum[i]) : INFINITY;
+    }
+}
+
+int syz_cpu_attention(float *y, float *lse, const float *q, const float *k, const float *v, const float *mask,
+                      const syz_attention_shape *p) {
+    int64_t blocks = (p->tq + QUERIES - 1) / QUERIES, tasks = p->b * p->h * blocks;
+    int threads = tasks < omp_get_max_threads() ? (int)tasks : omp_get_max_threads();
+    size_t floats = (forward_floats(p) + 15) / 16 * 16;
+    float *memory = aligned_alloc(64, floats * sizeof *memory * (size_t)threads);
+    if (!memory) return -1;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t task = 0; task < tasks; task++) {
+        forward_work w;
+        forward_layout(&w, memory + floats * (size_t)omp_get_thread_num(), p);
+        head x = head_of(p, mask, task / blocks);
+        int64_t q0 = task % blocks * QUERIES, nq = p->tq - q0 < QUERIES ? p->tq - q0 : QUERIES;
+        forward_block(y, lse, q, k, v, &x, &w, q0, nq);
+    }
+    free(memory);
+    return 0;
+}
+
+/* ---- backward ---- */
+
+typedef struct {
+    const float *q, *k, *v, *mask, *y, *lse, *dy;
+    float *dq, *dk, *dv;
+} arrays;
+
+typedef struct {
+    float *q, *g, *k, *kt, *vt, *p, *ds, *dk, *dv; /* blocks as in forward; p, ds [64,keys] */
+    float *dq, *delta;                             /* whole head: [tq,width] and rowsum(dy * y) [tq] */
+} backward_work;
+
+static size_t backward_layout(backward_work *w, float *memory, const syz_attention_shape *p) {
+    int64_t width = syz_lanes_up(p->d), keys = syz_lanes_up(keys_per_block(p));
+    int64_t size[] = {QUERIES * width, QUERIES * width, keys * width, p->d * keys,   p->d * keys,        QUERIES * keys,
+                      QUERIES * keys,  keys * width,    keys * width, p->tq * width, syz_lanes_up(p->tq)};
+    float **part[] = {&w->q, &w->g, &w->k, &w->kt, &w->vt, &w->p, &w->ds, &w->dk, &w->dv, &w->dq, &w->delta};
+    size_t used = 0;
+    for (int n = 0; n < 11; n++) {
+        *part[n] = memory + used;
+        used += (size_t)size[n];
+    }
+    return (used + 15) / 16 * 16;
+}
+
+static void row_sums(float *delta, const arrays *a, const head *x) {
+    int64_t at = head_start(x->p, x->b, x->h, x->p->tq);
+    for (int64_t i = 0; i < x->p->tq; i++, at += x->step) {
+        float sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t c = 0; c < x->p->d; c++)
+            sum += a->dy[at + c] * a->y[at + c];
+        delta[i] = sum;
+    }
+}
+
+/* p = exp(s - lse) from the scores in p, and ds = p (dp - delta) from the dp in ds */
+static void differentiate(backward_work *w, const float *lse, const float *delta, int64_t nq, int64_t ld) {
+    for (int64_t i = 0; i < nq; i++) {
+        float *s = w->p + i * ld, *ds = w->ds + i * ld, shift = lse[i], row = delta[i];
+#pragma omp simd
+        for (int64_t j = 0; j < ld; j++) {
+            s[j] = syz_expf(s[j] - shift);
+            ds[j] = s[j] * (ds[j] - row);
+        }
+    }
+}
+
+/* One block of queries against the packed block of keys: adds to w->dq, w->dk, w->dv. */
+static void backward_block(const arrays *a, const head *x, backward_work *w, int64_t q0, int64_t nq, int64_t k0,
+                           int64_t nk) {
+    const syz_attention_shape *p = x->p;
+    int64_t at = head_start(p, x->b, x->h, p->tq) + q0 * x->step, ld = syz_lanes_up(nk), width = x->width;
+    pack(w->q, width, a->q + at, x->step, nq, p->d, p->scale);
+    pack(w->g, width, a->dy + at, x->step, nq, p->d, 1);
+    syz_tile_product((syz_tile){w->p, w->q, w->kt, ld, width, 1, ld, p->d, false}, nq, ld);
+    apply_masks(w->p, ld, x, q0, nq, k0, nk);
+    syz_tile_product((syz_tile){w->ds, w->g, w->vt, ld, width, 1, ld, p->d, false}, nq, ld);
+    differentiate(w, a->lse + (x->b * p->h + x->h) * p->tq + q0, w->delta + q0, nq, ld);
+    if (a->dv) syz_tile_product((syz_tile){w->dv, w->p, w->g, width, 1, ld, width, nq, true}, nk, width);
+    if (a->dk) syz_tile_product((syz_tile){w->dk, w->ds, w->q, width, 1, ld, width, nq, true}, nk, width);
+    if (a->dq) syz_tile_product((syz_tile){w->dq + q0 * width, w->ds, w->k, width, ld, 1, width, nk, true}, nq, width);
+}
+
+/* Keys first..end of one head: their dk and dv, and their part of dq in w->dq. */
+static void backward_keys(const arrays *a, const head *x, backward_work *w, int64_t first, int64_t end) {
+    const syz_attention_shape *p = x->p;
+    int64_t width = x->width;
+    memset(w->dq, 0, (size_t)(p->tq * width) * sizeof *w->dq);
+    row_sums(w->delta, a, x);
+    for (int64_t k0 = first; k0 < end; k0 += x->keys) {
+        int64_t nk = end - k0 < x->keys ? end - k0 : x->keys, ld = syz_lanes_up(nk);
+        int64_t at = head_start(p, x->b, x->h, p->tk) + k0 * x->step;
+        pack(w->k, width, a->k + at, x->step, nk, p->d, 1);
+        pack_transposed(w->kt, ld, a->k + at, x->step, nk, p->d);
+        pack_transposed(w->vt, ld, a->v + at, x->step, nk, p->d);
+        memset(w->dk, 0, (size_t)(nk * width) * sizeof *w->dk);
+        memset(w->dv, 0, (size_t)(nk * width) * sizeof *w->dv);
+        for (int64_t q0 = p->causal ? k0 / QUERIES * QUERIES : 0; q0 < p->tq; q0 += QUERIES)
+            backward_block(a, x, w, q0, p->tq - q0 < QUERIES ? p->tq - q0 : QUERIES, k0, nk);
+        for (int64_t j = 0; j < nk; j++, at += x->step) {
+            if (a->dk) memcpy(a->dk + at, w->dk + j * width, (size_t)p->d * sizeof *w->dk);
+            if (a->dv) memcpy(a->dv + at, w->dv + j * width, (size_t)p->d * sizeof *w->dv);
+        }
+    }
+}
+
+/* dq of one head: the parts added in order, times the scale. */
+static void write_dq(const arrays *a, const head *x, const backward_work *w, int parts) {
+    const syz_attention_shape *p = x->p;
+    int64_t at = head_start(p, x->b, x->h, p->tq);
+    for (int64_t i = 0; a->dq && i < p->tq; i++) {
+        float *to = a->dq + at + i * x->step;
+        for (int64_t c = 0; c < p->d; c++) {
+            float sum = w[0].dq[i * x->width + c];
+            for (int s = 1; s < parts; s++)
+                sum += w[s].dq[i * x->width + c];
+            to[c] = p->scale * sum;
+        }
+    }
+}
+
+/* With fewer heads than threads (the autoencoder has one), the keys of each head are divided among the threads. */
+static void backward_heads(const arrays *a, const syz_attention_shape *p, backward_work *w, int threads) {
+    int64_t heads = p->b * p->h;
+    if (heads >= threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+        for (int64_t n = 0; n < heads; n++) {
+            head x = head_of(p, a->mask, n);
+            backward_work *mine = w + omp_get_thread_num();
+            backward_keys(a, &x, mine, 0, p->tk);
+            write_dq(a, &x, mine, 1);
+        }
+        return;
+    }
+    for (int64_t n = 0; n < heads; n++) {
+        head x = head_of(p, a->mask, n);
+#pragma omp parallel for schedule(static) num_threads(threads)
+        for (int part = 0; part < threads; part++)
+            backward_keys(a, &x, w + part, p->tk * part / threads, p->tk * (part + 1) / threads);
+        write_dq(a, &x, w, threads);
+    }
+}
+
+int syz_cpu_attention_backward(float *dq, float *dk, float *dv, const float *q, const float *k, const float *v,
+                               const float *mask, const float *y, const float *lse, const float *dy,
+                               const syz_attention_shape *p) {
+    arrays a = {q, k, v, mask, y, lse, dy, dq, dk, dv};
+    int threads = omp_get_max_threads();
+    backward_work layout, *w = calloc((size_t)threads, sizeof *w);
+    size_t floats = backward_layout(&layout, NULL, p);
+    float *memory = aligned_alloc(64, floats * sizeof *memory * (size_t)threads);
+    int status = w && memory ? 0 : -1;
+    if (status == 0) {
+        for (int n = 0; n < threads; n++)
+            backward_layout(&w[n], memory + floats * (size_t)n, p);
+        backward_heads(&a, p, w, threads);
+    }
+    free(memory);
+    free(w);
+    return status;
+}
