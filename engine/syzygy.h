@@ -233,6 +233,44 @@ SYZ_API syz_status syz_weights_save(const char *path, const char *const names[],
 
 /* ---- models ------------------------------------------------------------------------------------------------------ */
 
+/* A network of published architecture: its parameters under the names of published checkpoints, and its methods. Made
+ * from the checkpoint's own config.json; its class is "_class_name" or the first of "architectures" there. */
+typedef struct syz_model syz_model;
+
+/* A model whose parameters have names and shapes but no values: follow with syz_model_init(). The caller releases. */
+SYZ_API syz_status syz_model_create(syz_model **m, const char *config_text);
+/* From a folder with config.json and diffusion_pytorch_model.safetensors or model.safetensors (or the .index.json of
+ * shards). Every parameter must be there once, with its shape, and nothing else. Values become f32. */
+SYZ_API syz_status syz_model_load(syz_model **m, const char *folder);
+/* The same, but values keep the stored dtype and share the file's memory: for large frozen models. */
+SYZ_API syz_status syz_model_load_stored(syz_model **m, const char *folder);
+/* Draw starting values; the same seed gives the same values, whatever else the process did. */
+SYZ_API syz_status syz_model_init(syz_model *m, uint64_t seed);
+/* Write config.json and the weights, converted to `dtype`, under the name the architecture's library uses. Each file is
+ * replaced whole or not at all. */
+SYZ_API syz_status syz_model_save(const syz_model *m, const char *folder, syz_dtype dtype);
+SYZ_API syz_model *syz_model_retain(syz_model *m); /* returns m; NULL stays NULL */
+SYZ_API void syz_model_release(syz_model *m);      /* must outlive every graph that its methods recorded */
+
+SYZ_API const char *syz_model_class(const syz_model *m);  /* "FluxTransformer2DModel"; borrowed, like all names here */
+SYZ_API const char *syz_model_config(const syz_model *m); /* JSON text */
+SYZ_API int64_t syz_model_param_count(const syz_model *m);
+SYZ_API const char *syz_model_param_name(const syz_model *m, int64_t index);
+SYZ_API syz_tensor *syz_model_param(const syz_model *m, int64_t index);     /* borrowed; NULL before it has values */
+SYZ_API int64_t syz_model_param_find(const syz_model *m, const char *name); /* -1 if absent */
+SYZ_API void syz_model_set_requires_grad(syz_model *m, bool on);            /* every parameter; off at first */
+SYZ_API void syz_model_set_checkpointing(syz_model *m, bool on);            /* recompute blocks in backward */
+
+/* Methods are called by name. Inputs and outputs are named, separated by blanks; an input ending in `?` may be NULL. */
+SYZ_API int syz_model_method_count(const syz_model *m);
+SYZ_API const char *syz_model_method_name(const syz_model *m, int method);
+SYZ_API const char *syz_model_method_inputs(const syz_model *m, int method);
+SYZ_API const char *syz_model_method_outputs(const syz_model *m, int method);
+/* Inputs missing at the end count as NULL. Writes at most `capacity` outputs, which belong to the current scope, and
+ * their number. Shapes are described in models/<architecture>.c. */
+SYZ_API syz_status syz_model_call(syz_model *m, const char *method, syz_tensor *const in[], int nin, syz_tensor *out[],
+                                  int capacity, int *nout);
+
 /* ---- tokenizers -------------------------------------------------------------------------------------------------- */
 
 /* CLIP's byte-pair tokenizer, with the ids of transformers' CLIPTokenizer: NFC, lower case, pieces, merges by rank.
@@ -240,7 +278,8 @@ SYZ_API syz_status syz_weights_save(const char *path, const char *const names[],
 typedef struct syz_tokenizer syz_tokenizer;
 
 typedef struct {
-    int64_t bos, eos, pad, unk; /* <|startoftext|>, <|endoftext|>, what fills up, what stands for an unknown character */
+    int64_t bos, eos, pad,
+        unk; /* <|startoftext|>, <|endoftext|>, what fills up, what stands for an unknown character */
 } syz_special_ids;
 
 /* Reads vocab.json and merges.txt of a folder, and the names of the special tokens from tokenizer_config.json and

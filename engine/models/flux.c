@@ -1,0 +1,335 @@
+/* FluxTransformer2DModel of diffusers: the velocity field of FLUX.1.
+ *
+ * Text and image tokens run through double-stream blocks (weights of their own, one joint attention) and then, joined,
+ * through single-stream blocks (attention and feed-forward in parallel). Every block is modulated by noise level,
+ * pooled prompt and guidance (adaLN). S text tokens come before T image tokens wherever both are together. */
+#include "models/model.h"
+
+#include <math.h>
+
+#define EPS   1e-6
+#define THETA 10000.0
+
+enum { MAX_AXES = 8, SINUSOIDS = 256, TEXT = 0, IMAGE = 1 };
+
+typedef struct {
+    int64_t in, out, layers, single_layers, heads, head_dim, width, joint, pooled;
+    int64_t axes[MAX_AXES]; /* rotary dimensions of each position coordinate; their sum is head_dim */
+    int naxes;
+    bool guidance;
+} settings;
+
+/* The names of the two streams inside a double block. */
+static const struct {
+    const char *norm, *q, *k, *v, *norm_q, *norm_k, *out, *ff;
+} streams[2] = {
+    {"norm1_context", "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.norm_added_q", "attn.norm_added_k",
+     "attn.to_add_out", "ff_context"},
+    {"norm1", "attn.to_q", "attn.to_k", "attn.to_v", "attn.norm_q", "attn.norm_k", "attn.to_out.0", "ff"},
+};
+
+static syz_path join(const char *block, const char *name) {
+    return syz_pathf("%s.%s", block, name);
+}
+
+static syz_path double_path(int64_t index) {
+    return syz_pathf("transformer_blocks.%d", (int)index);
+}
+
+static syz_path single_path(int64_t index) {
+    return syz_pathf("single_transformer_blocks.%d", (int)index);
+}
+
+/* ---- configuration and parameters ---- */
+
+static void read_settings(settings *s, const syz_json *config) {
+    s->in = syz_config_int(config, "in_channels", 64, 1, 1 << 16);
+    int64_t patch = syz_config_int(config, "patch_size", 1, 1, 64);
+    s->out = syz_config_int(config, "out_channels", s->in, 1, 1 << 16) * patch * patch;
+    s->layers = syz_config_int(config, "num_layers", 19, 0, 1024);
+    s->single_layers = syz_config_int(config, "num_single_layers", 38, 0, 1024);
+    s->heads = syz_config_int(config, "num_attention_heads", 24, 1, 1024);
+    s->head_dim = syz_config_int(config, "attention_head_dim", 128, 2, 1024);
+    s->width = s->heads * s->head_dim;
+    s->joint = syz_config_int(config, "joint_attention_dim", 4096, 1, 1 << 20);
+    s->pooled = syz_config_int(config, "pooled_projection_dim", 768, 1, 1 << 20);
+    s->guidance = syz_json_bool(config, "guidance_embeds", false);
+    s->naxes = syz_json_ints(config, "axes_dims_rope", s->axes, MAX_AXES);
+    if (s->naxes == 0) {
+        s->naxes = 3;
+        s->axes[0] = 16, s->axes[1] = s->axes[2] = 56;
+    }
+    int64_t sum = 0;
+    for (int a = 0; a < s->naxes; a++) {
+        if (s->axes[a] < 2 || s->axes[a] > s->head_dim || s->axes[a] % 2)
+            syz_config_refuse(config, "axes_dims_rope", "must hold even numbers up to attention_head_dim");
+        sum += s->axes[a];
+    }
+    if (sum != s->head_dim) syz_config_refuse(config, "axes_dims_rope", "must add up to attention_head_dim");
+}
+
+static void add_embedder(syz_model *m, const char *name, int64_t in, int64_t width) {
+    syz_add_linear(m, join(name, "linear_1").text, in, width, true);
+    syz_add_linear(m, join(name, "linear_2").text, width, width, true);
+}
+
+static void add_double_block(syz_model *m, const settings *s, const char *block) {
+    for (int k = IMAGE; k >= TEXT; k--) {
+        syz_add_linear_zero(m, syz_pathf("%s.%s.linear", block, streams[k].norm).text, s->width, 6 * s->width);
+        const char *linears[] = {streams[k].q, streams[k].k, streams[k].v, streams[k].out};
+        for (int n = 0; n < 4; n++)
+            syz_add_linear(m, join(block, linears[n]).text, s->width, s->width, true);
+        syz_shape head = SYZ_SHAPE(s->head_dim);
+        syz_add_weight(m, syz_pathf("%s.%s.weight", block, streams[k].norm_q).text, head, SYZ_INIT_ONES);
+        syz_add_weight(m, syz_pathf("%s.%s.weight", block, streams[k].norm_k).text, head, SYZ_INIT_ONES);
+        syz_add_linear(m, syz_pathf("%s.%s.net.0.proj", block, streams[k].ff).text, s->width, 4 * s->width, true);
+        syz_add_linear(m, syz_pathf("%s.%s.net.2", block, streams[k].ff).text, 4 * s->width, s->width, true);
+    }
+}
+
+static void add_single_block(syz_model *m, const settings *s, const char *block) {
+    syz_add_linear_zero(m, join(block, "norm.linear").text, s->width, 3 * s->width);
+    syz_add_linear(m, join(block, "attn.to_q").text, s->width, s->width, true);
+    syz_add_linear(m, join(block, "attn.to_k").text, s->width, s->width, true);
+    syz_add_linear(m, join(block, "attn.to_v").text, s->width, s->width, true);
+    syz_add_weight(m, join(block, "attn.norm_q.weight").text, SYZ_SHAPE(s->head_dim), SYZ_INIT_ONES);
+    syz_add_weight(m, join(block, "attn.norm_k.weight").text, SYZ_SHAPE(s->head_dim), SYZ_INIT_ONES);
+    syz_add_linear(m, join(block, "proj_mlp").text, s->width, 4 * s->width, true);
+    syz_add_linear(m, join(block, "proj_out").text, 5 * s->width, s->width, true);
+}
+
+static void build(syz_model *m, const syz_json *config) {
+    settings *s = m->settings;
+    read_settings(s, config);
+    if (syz_failed()) return;
+    add_embedder(m, "time_text_embed.timestep_embedder", SINUSOIDS, s->width);
+    if (s->guidance) add_embedder(m, "time_text_embed.guidance_embedder", SINUSOIDS, s->width);
+    add_embedder(m, "time_text_embed.text_embedder", s->pooled, s->width);
+    syz_add_linear(m, "context_embedder", s->joint, s->width, true);
+    syz_add_linear(m, "x_embedder", s->in, s->width, true);
+    for (int64_t i = 0; i < s->layers; i++)
+        add_double_block(m, s, double_path(i).text);
+    for (int64_t i = 0; i < s->single_layers; i++)
+        add_single_block(m, s, single_path(i).text);
+    syz_add_linear_zero(m, "norm_out.linear", s->width, 2 * s->width);
+    syz_add_linear_zero(m, "proj_out", s->width, s->out);
+}
+
+/* ---- conditioning ---- */
+
+static syz_tensor *embedder(const syz_model *m, const char *name, syz_tensor *x) {
+    x = syz_silu(syz_apply_linear(m, join(name, "linear_1").text, x));
+    return syz_apply_linear(m, join(name, "linear_2").text, x);
+}
+
+static syz_tensor *sinusoids(syz_tensor *value) {
+    return syz_timestep_embedding(syz_affine(value, 1000, 0), SINUSOIDS);
+}
+
+/* silu of the sum of the embedded noise level [B], guidance [B] and pooled prompt [B,P] -> [B,C] */
+static syz_tensor *conditioning(const syz_model *m, syz_tensor *timestep, syz_tensor *guidance, syz_tensor *pooled) {
+    syz_tensor *sum = embedder(m, "time_text_embed.timestep_embedder", sinusoids(timestep));
+    if (guidance) sum = syz_add(sum, embedder(m, "time_text_embed.guidance_embedder", sinusoids(guidance)));
+    return syz_silu(syz_add(sum, embedder(m, "time_text_embed.text_embedder", pooled)));
+}
+
+/* ---- rotary positions ---- */
+
+/* Rows of cosines and sines [n, D/2] for the positions in ids [n, axes]; angles in double, as the reference does. */
+static void fill_rotation(const settings *s, const syz_tensor *ids, float *cosines, float *sines) {
+    for (int64_t t = 0; t < ids->shape.dim[0]; t++) {
+        for (int a = 0; a < s->naxes; a++) {
+            double position = syz_f32(ids)[t * s->naxes + a];
+            for (int64_t k = 0; k < s->axes[a] / 2; k++) {
+                double angle = position * pow(THETA, -2.0 * (double)k / (double)s->axes[a]);
+                *cosines++ = (float)cos(angle);
+                *sines++ = (float)sin(angle);
+            }
+        }
+    }
+}
+
+static syz_status check_ids(const settings *s, const syz_tensor *ids, const syz_tensor *tokens, const char *name) {
+    if (ids->shape.n == 2 && ids->shape.dim[0] == tokens->shape.dim[1] && ids->shape.dim[1] == s->naxes) return SYZ_OK;
+    return syz_fail(SYZ_ESHAPE, "FluxTransformer2DModel: %s has shape %s for tokens of shape %s and %d position axes",
+                    name, syz_dims(ids), syz_dims(tokens), s->naxes);
+}
+
+/* rotation[0] cosines and rotation[1] sines, [S+T, D/2] */
+static void rotary_tables(const settings *s, syz_tensor *rotation[2], syz_tensor *txt_ids, syz_tensor *img_ids) {
+    int64_t text = txt_ids->shape.dim[0], half = s->head_dim / 2;
+    for (int k = 0; k < 2; k++)
+        rotation[k] = syz_empty(SYZ_F32, SYZ_SHAPE(text + img_ids->shape.dim[0], half));
+    txt_ids = syz_cast(txt_ids, SYZ_F32);
+    img_ids = syz_cast(img_ids, SYZ_F32);
+    if (syz_failed()) return;
+    float *cosines = syz_f32(rotation[0]), *sines = syz_f32(rotation[1]);
+    fill_rotation(s, txt_ids, cosines, sines);
+    fill_rotation(s, img_ids, cosines + text * half, sines + text * half);
+}
+
+/* ---- blocks ---- */
+
+/* The k-th of the modulation vectors [B,C] that lie side by side in mod [B,nC]. */
+static syz_tensor *chunk(syz_tensor *mod, const settings *s, int64_t k) {
+    return syz_narrow(mod, 1, k * s->width, s->width);
+}
+
+/* x [B,T,C] -> [B,T,H,D] */
+static syz_tensor *project(const syz_model *m, const char *block, const char *name, syz_tensor *x) {
+    const settings *s = m->settings;
+    x = syz_apply_linear(m, join(block, name).text, x);
+    return x ? syz_reshape(x, SYZ_SHAPE(x->shape.dim[0], x->shape.dim[1], s->heads, s->head_dim)) : NULL;
+}
+
+static syz_tensor *project_normed(const syz_model *m, const char *block, const char *name, const char *norm,
+                                  syz_tensor *x) {
+    syz_tensor *weight = syz_weight(m, syz_pathf("%s.%s.weight", block, norm).text);
+    return syz_rms_norm(project(m, block, name, x), weight, EPS);
+}
+
+/* q, k, v [B,T,H,D] -> [B,T,C], with the positions turned into q and k */
+static syz_tensor *attend(syz_tensor *q, syz_tensor *k, syz_tensor *v, syz_tensor *const rotation[2]) {
+    q = syz_rope(q, rotation[0], rotation[1]);
+    k = syz_rope(k, rotation[0], rotation[1]);
+    syz_tensor *x = syz_attention(q, k, v, NULL, 0, false);
+    return x ? syz_reshape(x, SYZ_SHAPE(x->shape.dim[0], x->shape.dim[1], x->shape.dim[2] * x->shape.dim[3])) : NULL;
+}
+
+static syz_tensor *feed_forward(const syz_model *m, const char *block, const char *name, syz_tensor *x) {
+    x = syz_gelu_tanh(syz_apply_linear(m, syz_pathf("%s.%s.net.0.proj", block, name).text, x));
+    return syz_apply_linear(m, syz_pathf("%s.%s.net.2", block, name).text, x);
+}
+
+/* One stream after the joint attention: x [B,T,C], attended [B,T,C], mod [B,6C] */
+static syz_tensor *finish_stream(const syz_model *m, const char *block, int stream, syz_tensor *x, syz_tensor *attended,
+                                 syz_tensor *mod) {
+    const settings *s = m->settings;
+    attended = syz_apply_linear(m, join(block, streams[stream].out).text, attended);
+    x = syz_gated_residual(x, chunk(mod, s, 2), attended);
+    syz_tensor *y = syz_layer_norm_modulate(x, chunk(mod, s, 3), chunk(mod, s, 4), EPS);
+    return syz_gated_residual(x, chunk(mod, s, 5), feed_forward(m, block, streams[stream].ff, y));
+}
+
+/* in: text [B,S,C], image [B,T,C], their modulations [B,6C], cosines, sines; out: text, image */
+static void double_block(const syz_model *m, int64_t index, syz_tensor *const in[], syz_tensor *out[2]) {
+    const settings *s = m->settings;
+    syz_path path = double_path(index);
+    const char *block = path.text;
+    syz_tensor *q[2], *k[2], *v[2];
+    for (int n = TEXT; n <= IMAGE; n++) {
+        syz_tensor *x = syz_layer_norm_modulate(in[n], chunk(in[2 + n], s, 0), chunk(in[2 + n], s, 1), EPS);
+        q[n] = project_normed(m, block, streams[n].q, streams[n].norm_q, x);
+        k[n] = project_normed(m, block, streams[n].k, streams[n].norm_k, x);
+        v[n] = project(m, block, streams[n].v, x);
+    }
+    syz_tensor *x = attend(syz_concat(q, 2, 1), syz_concat(k, 2, 1), syz_concat(v, 2, 1), in + 4);
+    int64_t begin = 0;
+    for (int n = TEXT; n <= IMAGE; n++) {
+        int64_t length = in[n]->shape.dim[1];
+        out[n] = finish_stream(m, block, n, in[n], syz_narrow(x, 1, begin, length), in[2 + n]);
+        begin += length;
+    }
+}
+
+/* A segment has one result, so the two streams leave it joined. */
+static syz_tensor *double_segment(void *m, int64_t index, syz_tensor *const in[], int nin) {
+    (void)nin;
+    syz_tensor *out[2];
+    double_block(m, index, in, out);
+    return syz_concat(out, 2, 1);
+}
+
+/* in: x [B,S+T,C], its modulation [B,3C], cosines, sines */
+static syz_tensor *single_segment(void *model, int64_t index, syz_tensor *const in[], int nin) {
+    (void)nin;
+    const syz_model *m = model;
+    const settings *s = m->settings;
+    syz_path path = single_path(index);
+    const char *block = path.text;
+    syz_tensor *x = syz_layer_norm_modulate(in[0], chunk(in[1], s, 0), chunk(in[1], s, 1), EPS);
+    syz_tensor *q = project_normed(m, block, "attn.to_q", "attn.norm_q", x);
+    syz_tensor *k = project_normed(m, block, "attn.to_k", "attn.norm_k", x);
+    syz_tensor *v = project(m, block, "attn.to_v", x);
+    syz_tensor *mlp = syz_gelu_tanh(syz_apply_linear(m, join(block, "proj_mlp").text, x));
+    syz_tensor *parts[] = {attend(q, k, v, in + 2), mlp};
+    syz_tensor *y = syz_apply_linear(m, join(block, "proj_out").text, syz_concat(parts, 2, 2));
+    return syz_gated_residual(in[0], chunk(in[1], s, 2), y);
+}
+
+/* ---- forward ---- */
+
+/* x: text and image, replaced. Modulations are computed outside the segments: they are small, and so their gradients
+ * add up in the same order with and without checkpointing. */
+static void run_double(syz_model *m, int64_t index, syz_tensor *x[2], syz_tensor *emb, syz_tensor *const rotation[2]) {
+    syz_tensor *in[] = {x[0], x[1], NULL, NULL, rotation[0], rotation[1]};
+    syz_path path = double_path(index);
+    for (int n = TEXT; n <= IMAGE; n++)
+        in[2 + n] = syz_apply_linear(m, syz_pathf("%s.%s.linear", path.text, streams[n].norm).text, emb);
+    if (syz_failed()) return;
+    if (m->checkpointing && syz_grad_enabled()) {
+        int64_t text = x[TEXT]->shape.dim[1], image = x[IMAGE]->shape.dim[1];
+        syz_tensor *joined = syz_checkpoint(double_segment, m, index, in, 6);
+        x[TEXT] = syz_narrow(joined, 1, 0, text);
+        x[IMAGE] = syz_narrow(joined, 1, text, image);
+    } else if (syz_scope_push() == SYZ_OK) {
+        double_block(m, index, in, x);
+        syz_scope_return(x[TEXT]);
+        syz_scope_return(x[IMAGE]);
+        syz_scope_pop();
+    }
+}
+
+static syz_tensor *run_single(syz_model *m, int64_t index, syz_tensor *x, syz_tensor *emb,
+                              syz_tensor *const rotation[2]) {
+    syz_tensor *mod = syz_apply_linear(m, join(single_path(index).text, "norm.linear").text, emb);
+    syz_tensor *in[] = {x, mod, rotation[0], rotation[1]};
+    return syz_run_block(m, single_segment, index, in, 4);
+}
+
+static void check_inputs(const settings *s, syz_tensor *const in[]) {
+    if (in[0]->shape.n != 3 || in[1]->shape.n != 3 || in[0]->shape.dim[0] != in[1]->shape.dim[0]) {
+        syz_fail(SYZ_ESHAPE,
+                 "FluxTransformer2DModel: hidden_states %s and encoder_hidden_states %s must be [B,T,%d] "
+                 "and [B,S,%d]",
+                 syz_dims(in[0]), syz_dims(in[1]), (int)s->in, (int)s->joint);
+    } else if (check_ids(s, in[5], in[0], "img_ids") == SYZ_OK) {
+        check_ids(s, in[6], in[1], "txt_ids");
+    }
+    if (s->guidance != (in[4] != NULL))
+        syz_fail(SYZ_EINVAL, "FluxTransformer2DModel: guidance is %s: its configuration has guidance_embeds %s",
+                 s->guidance ? "missing" : "not taken", s->guidance ? "true" : "false");
+}
+
+static void forward(syz_model *m, syz_tensor *const in[], syz_tensor *out[]) {
+    const settings *s = m->settings;
+    check_inputs(s, in);
+    if (syz_failed()) return;
+    syz_tensor *rotation[2];
+    rotary_tables(s, rotation, in[6], in[5]);
+    syz_tensor *emb = conditioning(m, in[3], in[4], in[2]);
+    syz_tensor *x[2] = {syz_apply_linear(m, "context_embedder", in[1]), syz_apply_linear(m, "x_embedder", in[0])};
+    for (int64_t i = 0; i < s->layers; i++)
+        run_double(m, i, x, emb, rotation);
+    syz_tensor *y = syz_concat(x, 2, 1);
+    for (int64_t i = 0; i < s->single_layers; i++)
+        y = run_single(m, i, y, emb, rotation);
+    y = syz_narrow(y, 1, in[1]->shape.dim[1], in[0]->shape.dim[1]);
+    syz_tensor *mod = syz_apply_linear(m, "norm_out.linear", emb); /* scale before shift, unlike the blocks */
+    y = syz_layer_norm_modulate(y, chunk(mod, s, 1), chunk(mod, s, 0), EPS);
+    out[0] = syz_apply_linear(m, "proj_out", y);
+}
+
+static const syz_method methods[] = {
+    {"forward", "hidden_states encoder_hidden_states pooled_projections timestep guidance? img_ids txt_ids", "sample",
+     forward},
+    {0},
+};
+
+const syz_model_class_info syz_flux = {
+    .name = "FluxTransformer2DModel",
+    .weights = "diffusion_pytorch_model",
+    .settings_size = sizeof(settings),
+    .build = build,
+    .methods = methods,
+};

@@ -1,0 +1,87 @@
+/* The layers that models are made of: their parameters' names and starting values, and their application by name. */
+#include "models/model.h"
+
+#include <math.h>
+
+/* ---- declaring ---- */
+
+void syz_add_weight(syz_model *m, const char *name, syz_shape shape, syz_init init) {
+    syz_params_add(&m->params, name, shape, init);
+}
+
+static void add_pair(syz_model *m, const char *name, syz_shape weight, syz_init init, bool bias, syz_init bias_init) {
+    syz_add_weight(m, syz_pathf("%s.weight", name).text, weight, init);
+    if (bias) syz_add_weight(m, syz_pathf("%s.bias", name).text, SYZ_SHAPE(weight.dim[0]), bias_init);
+}
+
+void syz_add_linear(syz_model *m, const char *name, int64_t in, int64_t out, bool bias) {
+    syz_init init = {SYZ_INIT_UNIFORM, 1 / sqrt((double)in)};
+    add_pair(m, name, SYZ_SHAPE(out, in), init, bias, init);
+}
+
+void syz_add_linear_zero(syz_model *m, const char *name, int64_t in, int64_t out) {
+    add_pair(m, name, SYZ_SHAPE(out, in), SYZ_INIT_ZEROS, true, SYZ_INIT_ZEROS);
+}
+
+void syz_add_linear_normal(syz_model *m, const char *name, int64_t in, int64_t out, bool bias, double deviation) {
+    add_pair(m, name, SYZ_SHAPE(out, in), (syz_init){SYZ_INIT_NORMAL, deviation}, bias, SYZ_INIT_ZEROS);
+}
+
+void syz_add_conv(syz_model *m, const char *name, int64_t in, int64_t out, int64_t size) {
+    syz_init init = {SYZ_INIT_UNIFORM, 1 / sqrt((double)(in * size * size))};
+    add_pair(m, name, SYZ_SHAPE(out, in, size, size), init, true, init);
+}
+
+void syz_add_norm(syz_model *m, const char *name, int64_t channels) {
+    add_pair(m, name, SYZ_SHAPE(channels), SYZ_INIT_ONES, true, SYZ_INIT_ZEROS);
+}
+
+/* ---- applying ---- */
+
+syz_tensor *syz_weight(const syz_model *m, const char *name) {
+    if (syz_failed()) return NULL;
+    int64_t index = syz_params_find(&m->params, name);
+    if (index < 0) return syz_fail_null(SYZ_EINTERNAL, "%s has no parameter \"%s\"", m->class->name, name);
+    return syz_model_param(m, index);
+}
+
+static syz_tensor *weight_of(const syz_model *m, const char *name) {
+    return syz_weight(m, syz_pathf("%s.weight", name).text);
+}
+
+static syz_tensor *bias_of(const syz_model *m, const char *name) {
+    syz_path path = syz_pathf("%s.bias", name);
+    return syz_params_find(&m->params, path.text) < 0 ? NULL : syz_weight(m, path.text);
+}
+
+syz_tensor *syz_apply_linear(const syz_model *m, const char *name, syz_tensor *x) {
+    return syz_linear(x, weight_of(m, name), bias_of(m, name));
+}
+
+syz_tensor *syz_apply_conv(const syz_model *m, const char *name, syz_tensor *x, int64_t stride, int64_t pad) {
+    return syz_conv2d(x, weight_of(m, name), bias_of(m, name), stride, pad, pad, pad, pad);
+}
+
+syz_tensor *syz_apply_layer_norm(const syz_model *m, const char *name, syz_tensor *x, double eps) {
+    return syz_layer_norm(x, weight_of(m, name), bias_of(m, name), eps);
+}
+
+syz_tensor *syz_apply_group_norm(const syz_model *m, const char *name, syz_tensor *x, int64_t groups, double eps,
+                                 bool silu) {
+    return syz_group_norm(x, weight_of(m, name), bias_of(m, name), groups, eps, silu);
+}
+
+syz_tensor *syz_narrow(syz_tensor *x, int64_t dim, int64_t begin, int64_t length) {
+    return syz_slice(x, dim, begin, begin + length);
+}
+
+syz_tensor *syz_run_block(syz_model *m, syz_segment block, int64_t index, syz_tensor *const in[], int nin) {
+    if (syz_failed()) return NULL;
+    for (int k = 0; k < nin; k++)
+        if (!in[k]) return NULL;
+    if (m->checkpointing && syz_grad_enabled()) return syz_checkpoint(block, m, index, in, nin);
+    if (syz_scope_push() != SYZ_OK) return NULL;
+    syz_tensor *out = syz_scope_return(block(m, index, in, nin));
+    syz_scope_pop();
+    return out;
+}

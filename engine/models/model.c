@@ -1,0 +1,299 @@
+/* The part of a model that does not depend on its architecture: creation, files, parameters, calls. */
+#include "models/model.h"
+
+#include "core/alloc.h"
+#include "io/file.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MODEL(name, symbol) extern const syz_model_class_info symbol;
+#include "models/models.def"
+#undef MODEL
+
+static const syz_model_class_info *const classes[] = {
+#define MODEL(name, symbol) &symbol,
+#include "models/models.def"
+#undef MODEL
+};
+
+enum { CLASSES = sizeof classes / sizeof *classes };
+
+/* ---- configuration ---- */
+
+int64_t syz_config_int(const syz_json *config, const char *key, int64_t missing, int64_t low, int64_t high) {
+    int64_t value = syz_json_int(config, key, missing);
+    if (value >= low && value <= high) return value;
+    syz_fail(SYZ_EFORMAT, "%s: \"%s\" is %lld, outside %lld..%lld", config->name, key, (long long)value, (long long)low,
+             (long long)high);
+    return missing;
+}
+
+void syz_config_refuse(const syz_json *config, const char *key, const char *why) {
+    syz_fail(SYZ_EUNSUPPORTED, "%s: \"%s\" %s", config->name, key, why);
+}
+
+static const char *class_name(const syz_json *config) {
+    const char *name = syz_json_string(config, "_class_name", NULL);
+    if (name) return name;
+    const json_t *list = json_object_get(config->object, "architectures");
+    return json_string_value(json_array_get(list, 0));
+}
+
+static const syz_model_class_info *find_class(const syz_json *config) {
+    const char *name = class_name(config);
+    if (!name)
+        return syz_fail_null(SYZ_EFORMAT, "%s: names no model class (\"_class_name\" or \"architectures\")",
+                             config->name);
+    for (int i = 0; i < CLASSES; i++)
+        if (strcmp(classes[i]->name, name) == 0) return classes[i];
+    return syz_fail_null(SYZ_EUNSUPPORTED, "%s: model class \"%s\" is not known here", config->name, name);
+}
+
+/* ---- life ---- */
+
+static void destroy(syz_model *m) {
+    syz_params_free(&m->params);
+    json_decref(m->config);
+    free(m->config_text);
+    free(m->settings);
+    free(m);
+}
+
+syz_model *syz_model_retain(syz_model *m) {
+    if (m) m->refs++;
+    return m;
+}
+
+void syz_model_release(syz_model *m) {
+    if (m && --m->refs == 0) destroy(m);
+}
+
+/* A model whose parameters are declared and have no values. */
+static syz_model *build(const syz_json *config) {
+    const syz_model_class_info *class = find_class(config);
+    if (!class) return NULL;
+    syz_model *m = syz_alloc(1, sizeof *m);
+    if (!m) return NULL;
+    m->refs = 1;
+    m->class = class;
+    m->config = json_incref(config->object);
+    m->config_text = json_dumps(config->object, JSON_INDENT(2) | JSON_SORT_KEYS);
+    if (!m->config_text) syz_fail(SYZ_ENOMEM, "out of memory: the text of %s", config->name);
+    m->settings = syz_alloc(1, class->settings_size);
+    if (m->settings) class->build(m, config);
+    if (!syz_failed()) return m;
+    destroy(m);
+    return NULL;
+}
+
+syz_status syz_model_create(syz_model **m, const char *config_text) {
+    *m = NULL;
+    if (syz_failed()) return syz_error_status();
+    syz_json config = {.name = (char *)"configuration"};
+    config.object = syz_json_parse(config_text, strlen(config_text), config.name);
+    if (!config.object) return syz_error_status();
+    if (json_is_object(config.object)) {
+        *m = build(&config);
+    } else {
+        syz_fail(SYZ_EFORMAT, "configuration: must hold a JSON object {...}");
+    }
+    json_decref(config.object);
+    return syz_error_status();
+}
+
+/* ---- files ---- */
+
+/* The weights in a folder: one file, or an index of shards, under the name of diffusers or of transformers. */
+static char *find_weights(const char *folder) {
+    static const char *const names[] = {
+        "diffusion_pytorch_model.safetensors",
+        "model.safetensors",
+        "diffusion_pytorch_model.safetensors.index.json",
+        "model.safetensors.index.json",
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *path = syz_format("%s/%s", folder, names[i]);
+        if (!path || access(path, F_OK) == 0) return path;
+        free(path);
+    }
+    return syz_fail_null(SYZ_ENOTFOUND, "%s: holds no weights (%s, %s, or an .index.json of either)", folder, names[0],
+                         names[1]);
+}
+
+static syz_status load_weights(syz_model *m, const char *folder, bool keep) {
+    char *path = find_weights(folder);
+    if (!path) return syz_error_status();
+    syz_weights *weights = syz_weights_open(path);
+    syz_status status =
+        weights ? syz_params_load(&m->params, weights, path, m->class->ignore, keep) : syz_error_status();
+    syz_weights_close(weights);
+    free(path);
+    return status;
+}
+
+static syz_status load(syz_model **m, const char *folder, bool keep) {
+    *m = NULL;
+    if (syz_failed()) return syz_error_status();
+    char *path = syz_format("%s/config.json", folder);
+    if (!path) return syz_error_status();
+    syz_json config;
+    syz_model *model = syz_json_open(&config, path) == SYZ_OK ? build(&config) : NULL;
+    syz_json_close(&config);
+    free(path);
+    if (!model) return syz_error_status();
+    if (load_weights(model, folder, keep) == SYZ_OK) {
+        *m = model;
+        return SYZ_OK;
+    }
+    destroy(model);
+    return syz_error_status();
+}
+
+syz_status syz_model_load(syz_model **m, const char *folder) {
+    return load(m, folder, false);
+}
+
+syz_status syz_model_load_stored(syz_model **m, const char *folder) {
+    return load(m, folder, true);
+}
+
+syz_status syz_model_init(syz_model *m, uint64_t seed) {
+    return syz_params_init(&m->params, seed);
+}
+
+syz_status syz_model_save(const syz_model *m, const char *folder, syz_dtype dtype) {
+    if (syz_failed()) return syz_error_status();
+    SYZ_TRY(syz_make_folders(folder));
+    char *weights = syz_format("%s/%s.safetensors", folder, m->class->weights);
+    char *config = weights ? syz_format("%s/config.json", folder) : NULL;
+    syz_status status = config ? syz_params_save(&m->params, weights, dtype) : syz_error_status();
+    if (status == SYZ_OK) status = syz_file_write(config, m->config_text, strlen(m->config_text));
+    free(weights);
+    free(config);
+    return status;
+}
+
+/* ---- what a model is ---- */
+
+const char *syz_model_class(const syz_model *m) {
+    return m->class->name;
+}
+
+const char *syz_model_config(const syz_model *m) {
+    return m->config_text;
+}
+
+int64_t syz_model_param_count(const syz_model *m) {
+    return m->params.count;
+}
+
+const char *syz_model_param_name(const syz_model *m, int64_t index) {
+    return m->params.items[index].name;
+}
+
+syz_tensor *syz_model_param(const syz_model *m, int64_t index) {
+    syz_tensor *t = m->params.items[index].tensor;
+    if (!t)
+        return syz_fail_null(SYZ_EINVAL, "%s: \"%s\" has no values yet: initialise or load the model", m->class->name,
+                             m->params.items[index].name);
+    return t;
+}
+
+int64_t syz_model_param_find(const syz_model *m, const char *name) {
+    return syz_params_find(&m->params, name);
+}
+
+void syz_model_set_requires_grad(syz_model *m, bool on) {
+    for (int64_t i = 0; i < m->params.count; i++)
+        if (m->params.items[i].tensor) syz_set_requires_grad(m->params.items[i].tensor, on);
+}
+
+void syz_model_set_checkpointing(syz_model *m, bool on) {
+    m->checkpointing = on;
+}
+
+/* ---- calling ---- */
+
+int syz_model_method_count(const syz_model *m) {
+    int n = 0;
+    while (m->class->methods[n].name)
+        n++;
+    return n;
+}
+
+const char *syz_model_method_name(const syz_model *m, int method) {
+    return m->class->methods[method].name;
+}
+
+const char *syz_model_method_inputs(const syz_model *m, int method) {
+    return m->class->methods[method].inputs;
+}
+
+const char *syz_model_method_outputs(const syz_model *m, int method) {
+    return m->class->methods[method].outputs;
+}
+
+static const syz_method *find_method(const syz_model *m, const char *name) {
+    for (const syz_method *method = m->class->methods; method->name; method++)
+        if (strcmp(method->name, name) == 0) return method;
+    return syz_fail_null(SYZ_ENOTFOUND, "%s has no method \"%s\"", m->class->name, name);
+}
+
+/* The next word of a list of names; NULL at its end. */
+static const char *next_word(const char **list, int *length) {
+    *list += strspn(*list, " ");
+    const char *word = *list;
+    *length = (int)strcspn(word, " ");
+    *list += *length;
+    return *length ? word : NULL;
+}
+
+static int count_words(const char *list) {
+    int n = 0, length;
+    while (next_word(&list, &length))
+        n++;
+    return n;
+}
+
+/* Copies the inputs, an absent optional one at the end as NULL; names the one that is missing. */
+static syz_status take_inputs(const syz_model *m, const syz_method *method, syz_tensor *const in[], int nin,
+                              syz_tensor *all[]) {
+    int count = 0, length;
+    const char *list = method->inputs, *word;
+    for (; (word = next_word(&list, &length)); count++) {
+        bool optional = word[length - 1] == '?';
+        syz_tensor *t = count < nin ? in[count] : NULL;
+        if (!t && !optional)
+            return syz_fail(SYZ_EINVAL, "%s %s: %.*s is missing", m->class->name, method->name, length, word);
+        if (t && !syz_alive(t))
+            return syz_fail(SYZ_EINVAL, "%s %s: %.*s was freed when its scope ended", m->class->name, method->name,
+                            length - optional, word);
+        all[count] = t;
+    }
+    if (nin > count)
+        return syz_fail(SYZ_EINVAL, "%s %s takes %d tensors (%s), not %d", m->class->name, method->name, count,
+                        method->inputs, nin);
+    return SYZ_OK;
+}
+
+syz_status syz_model_call(syz_model *m, const char *name, syz_tensor *const in[], int nin, syz_tensor *out[],
+                          int capacity, int *nout) {
+    *nout = 0;
+    if (syz_failed()) return syz_error_status();
+    const syz_method *method = find_method(m, name);
+    if (!method) return syz_error_status();
+    syz_tensor *inputs[SYZ_MODEL_MAX_INPUTS] = {0}, *outputs[SYZ_MODEL_MAX_OUTPUTS] = {0};
+    SYZ_TRY(take_inputs(m, method, in, nin, inputs));
+    SYZ_TRY(syz_scope_push());
+    method->run(m, inputs, outputs);
+    if (!syz_failed()) {
+        int count = count_words(method->outputs);
+        *nout = count < capacity ? count : capacity;
+        for (int k = 0; k < *nout; k++)
+            out[k] = syz_scope_return(outputs[k]);
+    }
+    syz_scope_pop();
+    return syz_error_status();
+}

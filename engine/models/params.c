@@ -1,0 +1,209 @@
+#include "models/params.h"
+
+#include "core/alloc.h"
+#include "ops/ops.h"
+#include "tensor/tensor.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+syz_path syz_pathf(const char *format, ...) {
+    syz_path path;
+    va_list args;
+    va_start(args, format);
+    int length = vsnprintf(path.text, sizeof path.text, format, args);
+    va_end(args);
+    if (length < 0 || (size_t)length >= sizeof path.text) syz_fail(SYZ_EINVAL, "a parameter name is too long");
+    return path;
+}
+
+/* ---- the hash table ---- */
+
+/* FNV-1a, 64 bits. */
+static uint64_t hash_name(const char *name) {
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (; *name; name++)
+        hash = (hash ^ (uint8_t)*name) * 0x100000001b3u;
+    return hash;
+}
+
+/* The slot that holds `name`, or the free one where it belongs. */
+static size_t find_slot(const syz_params *params, const char *name) {
+    size_t slot = hash_name(name) & (params->slot_count - 1);
+    while (params->slots[slot] && strcmp(params->items[params->slots[slot] - 1].name, name) != 0)
+        slot = (slot + 1) & (params->slot_count - 1);
+    return slot;
+}
+
+int64_t syz_params_find(const syz_params *params, const char *name) {
+    return params->count ? params->slots[find_slot(params, name)] - 1 : -1;
+}
+
+static syz_status grow(syz_params *params) {
+    int64_t capacity = params->capacity ? params->capacity * 2 : 64;
+    syz_param *items = syz_alloc((size_t)capacity, sizeof *items);
+    int64_t *slots = items ? syz_alloc((size_t)capacity * 2, sizeof *slots) : NULL;
+    if (!slots) {
+        free(items);
+        return SYZ_ENOMEM;
+    }
+    if (params->count) memcpy(items, params->items, (size_t)params->count * sizeof *items);
+    free(params->items);
+    free(params->slots);
+    params->items = items;
+    params->slots = slots;
+    params->capacity = capacity;
+    params->slot_count = (size_t)capacity * 2;
+    for (int64_t i = 0; i < params->count; i++)
+        slots[find_slot(params, items[i].name)] = i + 1;
+    return SYZ_OK;
+}
+
+void syz_params_add(syz_params *params, const char *name, syz_shape shape, syz_init init) {
+    if (syz_failed() || (params->count == params->capacity && grow(params) != SYZ_OK)) return;
+    size_t slot = find_slot(params, name);
+    if (params->slots[slot]) {
+        syz_fail(SYZ_EINTERNAL, "parameter \"%s\" is declared twice", name);
+        return;
+    }
+    char *copy = syz_strdup(name);
+    if (!copy) return;
+    params->items[params->count++] = (syz_param){.name = copy, .shape = shape, .init = init};
+    params->slots[slot] = params->count;
+}
+
+void syz_params_free(syz_params *params) {
+    for (int64_t i = 0; i < params->count; i++) {
+        free(params->items[i].name);
+        syz_release(params->items[i].tensor);
+    }
+    free(params->items);
+    free(params->slots);
+    *params = (syz_params){0};
+}
+
+/* ---- starting values ---- */
+
+/* `t` takes the values of `source`, or becomes it when it does not exist yet. */
+static syz_status set_values(syz_param *param, syz_tensor *source) {
+    if (!source) return syz_error_status();
+    if (param->tensor) return syz_assign(param->tensor, source);
+    param->tensor = syz_retain(source);
+    return SYZ_OK;
+}
+
+static syz_tensor *draw(const syz_param *param, uint64_t seed) {
+    syz_rng rng = {.seed = seed, .stream = hash_name(param->name)};
+    switch (param->init.kind) {
+    case SYZ_INIT_NORMAL:
+        return syz_affine(syz_randn(&rng, param->shape), param->init.value, 0);
+    case SYZ_INIT_UNIFORM:
+        return syz_affine(syz_rand(&rng, param->shape), 2 * param->init.value, -param->init.value);
+    default:
+        return syz_full(SYZ_F32, param->shape, param->init.value);
+    }
+}
+
+syz_status syz_params_init(syz_params *params, uint64_t seed) {
+    if (syz_failed()) return syz_error_status();
+    syz_no_grad_push();
+    syz_status status = SYZ_OK;
+    for (int64_t i = 0; i < params->count && status == SYZ_OK; i++) {
+        if ((status = syz_scope_push()) != SYZ_OK) break;
+        status = set_values(&params->items[i], draw(&params->items[i], seed));
+        syz_scope_pop();
+    }
+    syz_no_grad_pop();
+    return status;
+}
+
+/* ---- files ---- */
+
+static bool is_floating(const char *dtype) {
+    syz_dtype parsed;
+    return syz_dtype_parse(&parsed, dtype) && syz_is_float(parsed);
+}
+
+static syz_status check_names(const syz_params *params, const syz_weights *weights, const char *path,
+                              bool (*ignore)(const char *)) {
+    char expected[96], found[96];
+    for (int64_t i = 0; i < params->count; i++) {
+        const syz_param *param = &params->items[i];
+        int64_t k = syz_weights_find(weights, param->name);
+        if (k < 0)
+            return syz_fail(SYZ_EFORMAT, "%s: \"%s\" is missing (the configuration expects it)", path, param->name);
+        syz_weight_info info = syz_weights_info(weights, k);
+        if (!syz_shape_equal(info.shape, param->shape))
+            return syz_fail(SYZ_EFORMAT, "%s: \"%s\" has shape %s, the configuration expects %s", path, param->name,
+                            syz_shape_text(info.shape, found, sizeof found),
+                            syz_shape_text(param->shape, expected, sizeof expected));
+        if (!is_floating(info.dtype))
+            return syz_fail(SYZ_EFORMAT, "%s: \"%s\" is %s, not a floating-point type that can be read", path,
+                            param->name, info.dtype);
+    }
+    for (int64_t k = 0; k < syz_weights_count(weights); k++) {
+        const char *name = syz_weights_info(weights, k).name;
+        if (syz_params_find(params, name) < 0 && !(ignore && ignore(name)))
+            return syz_fail(SYZ_EFORMAT, "%s: \"%s\" does not belong to the model of this configuration", path, name);
+    }
+    return SYZ_OK;
+}
+
+static syz_status load_one(syz_param *param, const syz_weights *weights, bool keep) {
+    syz_tensor *stored = syz_weights_get(weights, param->name);
+    if (!stored) return syz_error_status();
+    if (keep) {
+        syz_release(param->tensor);
+        param->tensor = syz_retain(stored);
+        return SYZ_OK;
+    }
+    if (param->tensor) return syz_assign(param->tensor, stored);
+    /* A copy even of f32: aligned memory that no later change of the file can reach. */
+    return set_values(param, stored->dtype == SYZ_F32 ? syz_copy(stored) : syz_cast(stored, SYZ_F32));
+}
+
+syz_status syz_params_load(syz_params *params, const syz_weights *weights, const char *path,
+                           bool (*ignore)(const char *name), bool keep) {
+    SYZ_TRY(check_names(params, weights, path, ignore));
+    syz_no_grad_push();
+    syz_status status = SYZ_OK;
+    for (int64_t i = 0; i < params->count && status == SYZ_OK; i++) {
+        if ((status = syz_scope_push()) != SYZ_OK) break;
+        status = load_one(&params->items[i], weights, keep);
+        syz_scope_pop();
+    }
+    syz_no_grad_pop();
+    return status;
+}
+
+static syz_status write_all(const syz_params *params, const char *path, syz_dtype dtype, const char **names,
+                            syz_tensor **tensors) {
+    static const char *const metadata[][2] = {{"format", "pt"}};
+    for (int64_t i = 0; i < params->count; i++) {
+        const syz_param *param = &params->items[i];
+        if (!param->tensor)
+            return syz_fail(SYZ_EINVAL, "%s: \"%s\" has no values yet: initialise or load the model", path,
+                            param->name);
+        names[i] = param->name;
+        tensors[i] = param->tensor->dtype == dtype ? param->tensor : syz_cast(param->tensor, dtype);
+        if (!tensors[i]) return syz_error_status();
+    }
+    return syz_weights_save(path, names, tensors, params->count, metadata, 1);
+}
+
+syz_status syz_params_save(const syz_params *params, const char *path, syz_dtype dtype) {
+    if (!syz_is_float(dtype))
+        return syz_fail(SYZ_EDTYPE, "%s: weights cannot be saved as %s", path, syz_dtype_name(dtype));
+    SYZ_TRY(syz_scope_push());
+    syz_no_grad_push();
+    const char **names = syz_alloc((size_t)params->count, sizeof *names);
+    syz_tensor **tensors = names ? syz_alloc((size_t)params->count, sizeof *tensors) : NULL;
+    syz_status status = tensors ? write_all(params, path, dtype, names, tensors) : syz_error_status();
+    free(names);
+    free(tensors);
+    syz_no_grad_pop();
+    syz_scope_pop();
+    return status;
+}

@@ -1,0 +1,53 @@
+/* The named parameters of a model, in the order in which it declares them. Names are those of published checkpoints. */
+#ifndef SYZ_MODELS_PARAMS_H
+#define SYZ_MODELS_PARAMS_H
+
+#include "syzygy.h"
+
+/* How a parameter starts: `value` everywhere, normal numbers of that deviation, or uniform ones in [-value, value]. */
+typedef struct {
+    enum { SYZ_INIT_CONSTANT, SYZ_INIT_NORMAL, SYZ_INIT_UNIFORM } kind;
+    double value;
+} syz_init;
+
+#define SYZ_INIT_ZEROS ((syz_init){SYZ_INIT_CONSTANT, 0})
+#define SYZ_INIT_ONES  ((syz_init){SYZ_INIT_CONSTANT, 1})
+
+typedef struct {
+    char *name;
+    syz_shape shape;
+    syz_init init;
+    syz_tensor *tensor; /* NULL until allocated, initialised or loaded */
+} syz_param;
+
+typedef struct {
+    syz_param *items;
+    int64_t count, capacity;
+    int64_t *slots; /* open-addressing hash table of index + 1 */
+    size_t slot_count;
+} syz_params;
+
+/* A dotted name, returned by value so that it can be built inside a call. */
+typedef struct {
+    char text[256];
+} syz_path;
+
+syz_path syz_pathf(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Declare a parameter. Does nothing while an error is pending; a repeated name is an error. */
+void syz_params_add(syz_params *params, const char *name, syz_shape shape, syz_init init);
+void syz_params_free(syz_params *params);
+int64_t syz_params_find(const syz_params *params, const char *name); /* -1 if absent */
+
+/* Give every parameter f32 values: drawn from its declaration, each from a stream of its own that depends on its name
+ * alone, so that adding a layer changes no other layer's start. Keeps tensors (and references to them) that exist. */
+syz_status syz_params_init(syz_params *params, uint64_t seed);
+
+/* Load every parameter from weights that hold exactly these names and shapes; names that `ignore` (may be NULL)
+ * accepts are passed over. Values become f32, unless `keep`: then they stay as stored, sharing the file's memory.
+ * `path` is named in errors. */
+syz_status syz_params_load(syz_params *params, const syz_weights *weights, const char *path,
+                           bool (*ignore)(const char *name), bool keep);
+syz_status syz_params_save(const syz_params *params, const char *path, syz_dtype dtype);
+
+#endif
