@@ -5,8 +5,6 @@
  * pooled prompt and guidance (adaLN). S text tokens come before T image tokens wherever both are together. */
 #include "models/model.h"
 
-#include <math.h>
-
 #define EPS   1e-6
 #define THETA 10000.0
 
@@ -135,20 +133,6 @@ static syz_tensor *conditioning(const syz_model *m, syz_tensor *timestep, syz_te
 
 /* ---- rotary positions ---- */
 
-/* Rows of cosines and sines [n, D/2] for the positions in ids [n, axes]; angles in double, as the reference does. */
-static void fill_rotation(const settings *s, const syz_tensor *ids, float *cosines, float *sines) {
-    for (int64_t t = 0; t < ids->shape.dim[0]; t++) {
-        for (int a = 0; a < s->naxes; a++) {
-            double position = syz_f32(ids)[t * s->naxes + a];
-            for (int64_t k = 0; k < s->axes[a] / 2; k++) {
-                double angle = position * pow(THETA, -2.0 * (double)k / (double)s->axes[a]);
-                *cosines++ = (float)cos(angle);
-                *sines++ = (float)sin(angle);
-            }
-        }
-    }
-}
-
 static syz_status check_ids(const settings *s, const syz_tensor *ids, const syz_tensor *tokens, const char *name) {
     if (ids->shape.n == 2 && ids->shape.dim[0] == tokens->shape.dim[1] && ids->shape.dim[1] == s->naxes) return SYZ_OK;
     return syz_fail(SYZ_ESHAPE, "FluxTransformer2DModel: %s has shape %s for tokens of shape %s and %d position axes",
@@ -157,15 +141,9 @@ static syz_status check_ids(const settings *s, const syz_tensor *ids, const syz_
 
 /* rotation[0] cosines and rotation[1] sines, [S+T, D/2] */
 static void rotary_tables(const settings *s, syz_tensor *rotation[2], syz_tensor *txt_ids, syz_tensor *img_ids) {
-    int64_t text = txt_ids->shape.dim[0], half = s->head_dim / 2;
-    for (int k = 0; k < 2; k++)
-        rotation[k] = syz_empty(SYZ_F32, SYZ_SHAPE(text + img_ids->shape.dim[0], half));
-    txt_ids = syz_cast(txt_ids, SYZ_F32);
-    img_ids = syz_cast(img_ids, SYZ_F32);
-    if (syz_failed()) return;
-    float *cosines = syz_f32(rotation[0]), *sines = syz_f32(rotation[1]);
-    fill_rotation(s, txt_ids, cosines, sines);
-    fill_rotation(s, img_ids, cosines + text * half, sines + text * half);
+    syz_tensor *parts[] = {syz_cast(txt_ids, SYZ_F32), syz_cast(img_ids, SYZ_F32)};
+    syz_tensor *ids = syz_concat(parts, 2, 0);
+    if (ids) syz_rope_table(&rotation[0], &rotation[1], ids, s->axes, s->naxes, THETA);
 }
 
 /* ---- blocks ---- */
