@@ -273,6 +273,31 @@ static void test_cut(void **state) {
     syz_tokenizer_free(tok);
 }
 
+/* The embedded world's own tokenizer, with every caption of the generator's subjects. */
+static void test_emoji(void **state) {
+    (void)state;
+    syz_tokenizer *tok = open_folder("examples/emoji/tokenizer");
+    assert_int_equal(syz_tokenizer_size(tok), 4096);
+    assert_int_equal(syz_tokenizer_max_length(tok), 16);
+    FILE *file = fopen(DATA "emoji_tokens.jsonl", "r");
+    assert_non_null(file);
+    int rows = 0;
+    for (json_t *row; (row = next_row(file)); json_decref(row), rows++) {
+        const char *text = json_string_value(json_object_get(row, "text"));
+        const json_t *list = json_object_get(row, "ids");
+        size_t n = json_array_size(list), used;
+        int64_t padded[16];
+        assert_int_equal(syz_tokenizer_encode_padded(tok, text, -1, padded, 16, &used), SYZ_OK);
+        assert_int_equal(used, n);
+        for (size_t i = 0; i < 16; i++)
+            if (padded[i] != (i < n ? json_integer_value(json_array_get(list, i)) : 4095))
+                fail_msg("\"%s\": token %zu is %lld", text, i, (long long)padded[i]);
+    }
+    fclose(file);
+    assert_int_equal(rows, 320 * 6);
+    syz_tokenizer_free(tok);
+}
+
 #define AT(text, flag) "{\"content\":\"" text "\",\"normalized\":" flag "}"
 
 /* Stable Diffusion 2 pads with "!", which then is special in the text too, and finds its marks in normalised text. The
@@ -381,11 +406,11 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sample),        cmocka_unit_test(test_prompts),        cmocka_unit_test(test_padded),
-        cmocka_unit_test(test_capacity),      cmocka_unit_test(test_questions),      cmocka_unit_test(test_decode),
-        cmocka_unit_test(test_long_word),     cmocka_unit_test(test_bad_text),       cmocka_unit_test(test_cut),
-        cmocka_unit_test(test_special_map),   cmocka_unit_test(test_special_config), cmocka_unit_test(test_bad_folders),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_sample),      cmocka_unit_test(test_prompts),       cmocka_unit_test(test_padded),
+        cmocka_unit_test(test_capacity),    cmocka_unit_test(test_questions),     cmocka_unit_test(test_decode),
+        cmocka_unit_test(test_long_word),   cmocka_unit_test(test_bad_text),      cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_emoji),       cmocka_unit_test(test_special_map),   cmocka_unit_test(test_special_config),
+        cmocka_unit_test(test_bad_folders), cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
