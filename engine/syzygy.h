@@ -231,6 +231,27 @@ SYZ_API const char *syz_weights_metadata(const syz_weights *weights, const char 
 SYZ_API syz_status syz_weights_save(const char *path, const char *const names[], syz_tensor *const tensors[],
                                     int64_t count, const char *const (*metadata)[2], int64_t nmetadata);
 
+/* WebDataset: an uncompressed tar file whose neighbouring members with one name up to the first dot form a sample. */
+typedef struct syz_webdataset syz_webdataset;
+
+typedef struct {
+    const char *extension; /* after the first dot, lower case: "png", "seg.png" */
+    const void *data;
+    size_t size;
+} syz_sample_file;
+
+typedef struct {
+    const char *key; /* "folder/0001"; a label, never a path to open */
+    const syz_sample_file *files;
+    int64_t count;
+} syz_sample;
+
+SYZ_API syz_webdataset *syz_webdataset_open(const char *path); /* walks all headers; NULL on failure */
+SYZ_API void syz_webdataset_close(syz_webdataset *shard);      /* NULL is allowed */
+SYZ_API int64_t syz_webdataset_count(const syz_webdataset *shard);
+/* In the archive's order; everything is borrowed until the close; a null key beyond the end. */
+SYZ_API syz_sample syz_webdataset_sample(const syz_webdataset *shard, int64_t index);
+
 /* ---- models ------------------------------------------------------------------------------------------------------ */
 
 /* A network of published architecture: its parameters under the names of published checkpoints, and its methods. Made
