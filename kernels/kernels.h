@@ -75,6 +75,11 @@ static inline int64_t syz_group_norm_scratch(const syz_group_norm_shape *s) {
 }
 
 typedef struct {
+    int64_t n, h, w, c, o, kh, kw, out_h, out_w, stride, top, left, bottom, right;
+    int64_t bf16; /* as in syz_product */
+} syz_conv;
+
+typedef struct {
 #define KERNEL(name, params) int(*name) params;
 #include "kernels/kernels.def"
 #undef KERNEL

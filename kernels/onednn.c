@@ -96,6 +96,14 @@ int syz_dnnl_primitive(syz_dnnl *made, const_dnnl_op_desc_t desc, const_dnnl_pri
     return status;
 }
 
+int syz_dnnl_reorder(syz_dnnl *made, const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to) {
+    dnnl_primitive_desc_t pd = NULL;
+    if (dnnl_reorder_primitive_desc_create(&pd, from, cache.engine, to, cache.engine, NULL) != dnnl_success) return -1;
+    int status = dnnl_primitive_create(&made->primitive, pd) == dnnl_success ? 0 : -1;
+    dnnl_primitive_desc_destroy(pd);
+    return status;
+}
+
 int syz_dnnl_run(syz_dnnl *op, void *const data[]) {
     dnnl_exec_arg_t args[SYZ_DNNL_ARGS];
     for (int k = 0; k < op->count; k++) {
@@ -104,6 +112,20 @@ int syz_dnnl_run(syz_dnnl *op, void *const data[]) {
     }
     /* A CPU stream executes in the calling thread: nothing is left to wait for. */
     return dnnl_primitive_execute(op->primitive, cache.stream, op->count, args) == dnnl_success ? 0 : -1;
+}
+
+void *syz_dnnl_buffer(int slot, size_t bytes) {
+    static struct {
+        void *data;
+        size_t bytes;
+    } buffer[SYZ_DNNL_SLOTS];
+    if (buffer[slot].bytes < bytes) {
+        bytes = (bytes + 63) / 64 * 64;
+        free(buffer[slot].data);
+        buffer[slot].data = aligned_alloc(64, bytes);
+        buffer[slot].bytes = buffer[slot].data ? bytes : 0;
+    }
+    return buffer[slot].data;
 }
 
 bool syz_dnnl_has_bf16(void) {

@@ -30,8 +30,15 @@ int syz_dnnl_argument(syz_dnnl *made, int id, const dnnl_memory_desc_t *md);
 int syz_dnnl_primitive(syz_dnnl *made, const_dnnl_op_desc_t desc, const_dnnl_primitive_attr_t attr,
                        dnnl_primitive_desc_t *pd);
 
+/* For creators: the primitive that copies between two layouts of one tensor. */
+int syz_dnnl_reorder(syz_dnnl *made, const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to);
+
 /* Executes with data[k] as argument k. Negative on failure. */
 int syz_dnnl_run(syz_dnnl *op, void *const data[]);
+
+/* Memory that stays until the next call with this slot (0 to 3); NULL without memory. */
+enum { SYZ_DNNL_SLOTS = 4 };
+void *syz_dnnl_buffer(int slot, size_t bytes);
 
 /* True where bf16 products are fast: AVX512-BF16 or AMX. */
 bool syz_dnnl_has_bf16(void);
