@@ -72,3 +72,15 @@ int syz_cpu_sum(float *y, const float *x, const syz_nest *nest, float scale, int
         sum_general(y, x, nest, scale, ny);
     return 0;
 }
+
+int syz_cpu_argmax(int64_t *y, const float *x, int64_t outer, int64_t n, int64_t inner) {
+#pragma omp parallel for schedule(static) if (outer * n * inner > SYZ_PARALLEL_MIN)
+    for (int64_t row = 0; row < outer * inner; row++) {
+        const float *from = x + row / inner * n * inner + row % inner;
+        int64_t best = 0;
+        for (int64_t i = 1; i < n && from[best * inner] == from[best * inner]; i++)
+            if (!(from[i * inner] <= from[best * inner])) best = i;
+        y[row] = best;
+    }
+    return 0;
+}

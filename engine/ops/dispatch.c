@@ -66,6 +66,13 @@ syz_status syz_need_dtype(const syz_call *call, int k, syz_dtype dtype) {
                     syz_dtype_name(call->in[k]->dtype), syz_dtype_name(dtype));
 }
 
+syz_status syz_need_dim(const syz_call *call, int64_t *dim) {
+    long long asked = *dim;
+    if (syz_dim_normalize(dim, call->in[0]->shape.n)) return SYZ_OK;
+    return syz_fail(SYZ_ESHAPE, "%s: there is no dimension %lld in shape %s", syz_call_name(call), asked,
+                    syz_dims(call->in[0]));
+}
+
 /* ---- argument lists ---- */
 
 static syz_status add_input(syz_call *call, syz_tensor *t, bool optional) {

@@ -34,5 +34,7 @@ syz_status syz_need_rank(const syz_call *call, int k, int rank);
 syz_status syz_need_same_shape(const syz_call *call, int j, int k);
 /* SYZ_EDTYPE unless input k has that dtype. */
 syz_status syz_need_dtype(const syz_call *call, int k, syz_dtype dtype);
+/* SYZ_ESHAPE unless *dim is a dimension of the first input; a negative one is counted from its end. */
+syz_status syz_need_dim(const syz_call *call, int64_t *dim);
 
 #endif

@@ -62,3 +62,19 @@ syz_status syz_forward_mean(syz_call *c) {
 syz_status syz_backward_mean(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
     return reduce_backward(c, gout, gin, true);
 }
+
+syz_status syz_forward_argmax(syz_call *c) {
+    syz_shape x = c->in[0]->shape, y = {0};
+    int64_t d = c->i[0], outer = 1, inner = 1;
+    SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
+    SYZ_TRY(syz_need_dim(c, &d));
+    for (int k = 0; k < x.n; k++) {
+        if (k != d) y.dim[y.n++] = x.dim[k];
+        outer *= k < d ? x.dim[k] : 1;
+        inner *= k > d ? x.dim[k] : 1;
+    }
+    if (x.dim[d] == 0) return syz_fail(SYZ_ESHAPE, "argmax: there are no values along dimension %d", (int)d);
+    if (!(c->out = syz_empty(SYZ_I64, y))) return syz_error_status();
+    syz_cpu.argmax(syz_i64(c->out), syz_f32(c->in[0]), outer, x.dim[d], inner);
+    return SYZ_OK;
+}

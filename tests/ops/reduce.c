@@ -40,7 +40,19 @@ static void long_sums_stay_exact(void **state) {
     assert_true(fabs(total - (1 << 24) * (double)0.1f) < 1);
 }
 
+static void largest_index(void **state) {
+    (void)state;
+    syz_tensor *x = check_tensor(SYZ_SHAPE(2, 3), 1, 5, 5, 9, NAN, 10);
+    const int64_t rows[] = {1, 1}, columns[] = {1, 1, 1};
+    syz_tensor *y = syz_argmax(x, -1), *z = syz_argmax(x, 0);
+    check_ok(z);
+    assert_memory_equal(syz_data(y), rows, sizeof rows);
+    assert_memory_equal(syz_data(z), columns, sizeof columns);
+    check_fails(syz_argmax(x, 2), SYZ_ESHAPE);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {CHECK_TEST(gradients), CHECK_TEST(values), CHECK_TEST(long_sums_stay_exact)};
+    const struct CMUnitTest tests[] = {CHECK_TEST(gradients), CHECK_TEST(values), CHECK_TEST(long_sums_stay_exact),
+                                       CHECK_TEST(largest_index)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

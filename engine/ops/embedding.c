@@ -1,0 +1,57 @@
+/* Rows by number: token embeddings, and the one token that stands for a text. */
+#include "kernels/kernels.h"
+#include "ops/ops.h"
+
+static syz_status check_index(const syz_call *c, int64_t rows) {
+    SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
+    SYZ_TRY(syz_need_dtype(c, 1, SYZ_I64));
+    const int64_t *index = syz_i64(c->in[1]);
+    for (int64_t i = 0; i < syz_numel(c->in[1]); i++)
+        if (index[i] < 0 || index[i] >= rows)
+            return syz_fail(SYZ_EINVAL, "%s: index %lld is not in 0..%lld", syz_call_name(c), (long long)index[i],
+                            (long long)rows - 1);
+    return SYZ_OK;
+}
+
+static syz_status backward(syz_call *c, syz_tensor *gout, syz_tensor *gin[], int64_t step, int64_t width) {
+    if (!(gin[0] = syz_zeros_like(c->in[0]))) return syz_error_status();
+    syz_cpu.scatter_rows(syz_f32(gin[0]), syz_f32(gout), syz_i64(c->in[1]), step, syz_numel(c->in[1]), width);
+    return SYZ_OK;
+}
+
+/* out [...,C] = weight[ids] */
+syz_status syz_forward_embedding(syz_call *c) {
+    SYZ_TRY(syz_need_rank(c, 0, 2));
+    const int64_t *n = c->in[0]->shape.dim;
+    SYZ_TRY(check_index(c, n[0]));
+    syz_shape shape = c->in[1]->shape;
+    if (shape.n == SYZ_MAX_DIMS)
+        return syz_fail(SYZ_ESHAPE, "embedding: ids %s have no room for one more dimension", syz_dims(c->in[1]));
+    shape.dim[shape.n++] = n[1];
+    if (!(c->out = syz_empty(SYZ_F32, shape))) return syz_error_status();
+    syz_cpu.gather_rows(syz_f32(c->out), syz_f32(c->in[0]), syz_i64(c->in[1]), 0, syz_numel(c->in[1]), n[1]);
+    return SYZ_OK;
+}
+
+/* A table's rows repeat in a batch: their gradients add up. */
+syz_status syz_backward_embedding(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
+    return backward(c, gout, gin, 0, c->in[0]->shape.dim[1]);
+}
+
+/* out [B,C] = x[b, index[b]] */
+syz_status syz_forward_gather_rows(syz_call *c) {
+    SYZ_TRY(syz_need_rank(c, 0, 3));
+    SYZ_TRY(syz_need_rank(c, 1, 1));
+    const int64_t *n = c->in[0]->shape.dim;
+    if (c->in[1]->shape.dim[0] != n[0])
+        return syz_fail(SYZ_ESHAPE, "gather_rows: %s needs one index per sample, not %s", syz_dims(c->in[0]),
+                        syz_dims(c->in[1]));
+    SYZ_TRY(check_index(c, n[1]));
+    if (!(c->out = syz_empty(SYZ_F32, SYZ_SHAPE(n[0], n[2])))) return syz_error_status();
+    syz_cpu.gather_rows(syz_f32(c->out), syz_f32(c->in[0]), syz_i64(c->in[1]), n[1], n[0], n[2]);
+    return SYZ_OK;
+}
+
+syz_status syz_backward_gather_rows(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
+    return backward(c, gout, gin, c->in[0]->shape.dim[1], c->in[0]->shape.dim[2]);
+}

@@ -1,0 +1,59 @@
+#include "check.h"
+
+static syz_tensor *f_embedding(syz_tensor *const in[]) {
+    return syz_embedding(in[0], syz_from(SYZ_I64, SYZ_SHAPE(2, 3), (int64_t[]){4, 0, 4, 1, 4, 3}));
+}
+static syz_tensor *f_gather_rows(syz_tensor *const in[]) {
+    return syz_gather_rows(in[0], syz_from(SYZ_I64, SYZ_SHAPE(3), (int64_t[]){1, 0, 1}));
+}
+
+static void gradients(void **state) {
+    (void)state;
+    syz_tensor *weight[] = {check_leaf(SYZ_SHAPE(5, 3), 1)}, *x[] = {check_leaf(SYZ_SHAPE(3, 2, 4), 2)};
+    check_gradients(f_embedding, weight, 1, 1e-2, 1e-3);
+    check_gradients(f_gather_rows, x, 1, 1e-2, 1e-3);
+}
+
+static void values(void **state) {
+    (void)state;
+    syz_tensor *t = check_tensor(SYZ_SHAPE(3, 2), 1, 2, 3, 4, 5, 6);
+    syz_tensor *ids = syz_from(SYZ_I64, SYZ_SHAPE(2, 1), (int64_t[]){2, 0});
+    check_close(syz_embedding(t, ids), check_tensor(SYZ_SHAPE(2, 1, 2), 5, 6, 1, 2), 0);
+    syz_tensor *x = check_tensor(SYZ_SHAPE(2, 2, 1), 1, 2, 3, 4),
+               *index = syz_from(SYZ_I64, SYZ_SHAPE(2), (int64_t[]){1, 0});
+    check_close(syz_gather_rows(x, index), check_tensor(SYZ_SHAPE(2, 1), 2, 3), 0);
+}
+
+/* Wide enough for several strips and threads: each row's gradient is the count of its uses. */
+static void repeated_rows_add_up(void **state) {
+    (void)state;
+    enum { USES = 900, WIDTH = 200 };
+    int64_t ids[USES];
+    for (int i = 0; i < USES; i++)
+        ids[i] = i % 7 == 0 ? 0 : 1 + i % 2;
+    syz_tensor *weight = check_leaf(SYZ_SHAPE(4, WIDTH), 1);
+    syz_tensor *y = syz_embedding(weight, syz_from(SYZ_I64, SYZ_SHAPE(USES), ids));
+    check_ok(y);
+    assert_int_equal(syz_backward(y, syz_full(SYZ_F32, y->shape, 1)), SYZ_OK);
+    float uses[4] = {0};
+    for (int i = 0; i < USES; i++)
+        uses[ids[i]]++;
+    for (int i = 0; i < 4 * WIDTH; i++)
+        assert_true(syz_f32(weight->grad)[i] == uses[i / WIDTH]);
+}
+
+static void outside_the_table(void **state) {
+    (void)state;
+    syz_tensor *t = check_randn(SYZ_SHAPE(3, 2), 1), *x = check_randn(SYZ_SHAPE(1, 3, 2), 1);
+    check_fails(syz_embedding(t, syz_from(SYZ_I64, SYZ_SHAPE(1), (int64_t[]){3})), SYZ_EINVAL);
+    check_fails(syz_embedding(t, syz_from(SYZ_I64, SYZ_SHAPE(1), (int64_t[]){-1})), SYZ_EINVAL);
+    check_fails(syz_gather_rows(x, syz_from(SYZ_I64, SYZ_SHAPE(1), (int64_t[]){3})), SYZ_EINVAL);
+    check_fails(syz_gather_rows(x, syz_from(SYZ_I64, SYZ_SHAPE(2), (int64_t[]){0, 0})), SYZ_ESHAPE);
+    check_fails(syz_embedding(t, t), SYZ_EDTYPE);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {CHECK_TEST(gradients), CHECK_TEST(values), CHECK_TEST(repeated_rows_add_up),
+                                       CHECK_TEST(outside_the_table)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
