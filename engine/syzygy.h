@@ -197,6 +197,18 @@ SYZ_API syz_tensor *syz_randn(syz_rng *rng, syz_shape shape);                   
 SYZ_API syz_tensor *syz_rand(syz_rng *rng, syz_shape shape);                               /* f32, uniform [0,1) */
 SYZ_API syz_tensor *syz_randint(syz_rng *rng, int64_t low, int64_t high, syz_shape shape); /* i64, low..high-1 */
 
+/* ---- files ------------------------------------------------------------------------------------------------------- */
+
+/* Read a regular file of at most `cap` bytes. *data has one zero byte after its `size` bytes; the caller frees it. */
+SYZ_API syz_status syz_file_read(uint8_t **data, size_t *size, const char *path, size_t cap);
+SYZ_API syz_status syz_file_write(const char *path, const void *data, size_t size); /* whole or not at all */
+SYZ_API syz_status syz_make_folders(const char *path); /* with missing parents; one that exists is fine */
+
+/* Lowercase hexadecimal SHA-256 with its terminating zero. */
+#define SYZ_SHA256_TEXT 65
+SYZ_API void syz_sha256(char text[SYZ_SHA256_TEXT], const void *data, size_t size);
+SYZ_API syz_status syz_sha256_file(char text[SYZ_SHA256_TEXT], const char *path);
+
 /* ---- image files, weight files, data ----------------------------------------------------------------------------- */
 
 /* Images are u8 tensors [H,W,3]. PNG and JPEG are told apart by content; transparency is laid on white, grey becomes
@@ -226,6 +238,8 @@ SYZ_API int64_t syz_weights_find(const syz_weights *weights, const char *name); 
 /* The tensor, sharing the file's memory where its alignment allows. Values written to it never reach the file. */
 SYZ_API syz_tensor *syz_weights_get(const syz_weights *weights, const char *name);
 SYZ_API const char *syz_weights_metadata(const syz_weights *weights, const char *key); /* borrowed; NULL if absent */
+/* The metadata key after `previous` (NULL: the first), with its value; NULL after the last. */
+SYZ_API const char *syz_weights_next_metadata(const syz_weights *weights, const char *previous, const char **value);
 /* Write a `.safetensors` file: whole or not at all, and the same bytes for the same content. `metadata` holds
  * `nmetadata` pairs of key and value. */
 SYZ_API syz_status syz_weights_save(const char *path, const char *const names[], syz_tensor *const tensors[],

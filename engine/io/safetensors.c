@@ -430,3 +430,11 @@ syz_tensor *syz_weights_get(const syz_weights *weights, const char *name) {
 const char *syz_weights_metadata(const syz_weights *weights, const char *key) {
     return json_string_value(json_object_get(weights->metadata, key));
 }
+
+const char *syz_weights_next_metadata(const syz_weights *weights, const char *previous, const char **value) {
+    void *at = previous ? json_object_iter_at(weights->metadata, previous) : json_object_iter(weights->metadata);
+    if (previous && at) at = json_object_iter_next(weights->metadata, at);
+    if (!at) return NULL;
+    *value = json_string_value(json_object_iter_value(at));
+    return json_object_iter_key(at);
+}
