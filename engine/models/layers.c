@@ -58,6 +58,10 @@ syz_tensor *syz_apply_linear(const syz_model *m, const char *name, syz_tensor *x
     return syz_linear(x, weight_of(m, name), bias_of(m, name));
 }
 
+syz_tensor *syz_apply_conv(const syz_model *m, const char *name, syz_tensor *x, int64_t stride, int64_t pad) {
+    return syz_conv2d(x, weight_of(m, name), bias_of(m, name), stride, pad, pad, pad, pad);
+}
+
 syz_tensor *syz_apply_layer_norm(const syz_model *m, const char *name, syz_tensor *x, double eps) {
     return syz_layer_norm(x, weight_of(m, name), bias_of(m, name), eps);
 }

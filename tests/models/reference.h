@@ -65,7 +65,8 @@ static inline double reference_peak(const syz_tensor *t) {
 }
 
 /* Every parameter whose name starts with `prefix`: its gradient against grad.<name>. Some gradients are zero by
- * symmetry (the bias of an attention key), so that a tensor is measured against at least 1e-3 of the largest one. */
+ * symmetry (the bias of an attention key, or before a group norm of one channel), so that a tensor is measured against
+ * at least 1e-2 of the largest one. */
 static inline void reference_gradients(const reference_case *c, const char *prefix, double tolerance) {
     double peak = 0;
     for (int pass = 0; pass < 2; pass++) {
@@ -81,8 +82,8 @@ static inline void reference_gradients(const reference_case *c, const char *pref
             }
             if (!grad) fail_msg("%s: %s has no gradient", c->name, name);
             double scale = reference_peak(expected);
-            double error = check_error(grad, expected) * scale / fmax(scale, 1e-3 * peak);
-            if (scale == 0) error = reference_peak(grad) / (1e-3 * peak);
+            double error = check_error(grad, expected) * scale / fmax(scale, 1e-2 * peak);
+            if (scale == 0) error = reference_peak(grad) / (1e-2 * peak);
             if (!(error <= tolerance)) fail_msg("%s: gradient of %s: relative error %.3g", c->name, name, error);
         }
     }
