@@ -79,6 +79,14 @@ typedef struct {
     int64_t bf16; /* as in syz_product */
 } syz_conv;
 
+/* A sparse matrix [out,in] whose rows are short runs: y[i] = sum over k < count[i] of weight[i * most + k] *
+ * x[start[i] + k]. */
+typedef struct {
+    int64_t in, out, most;
+    int64_t *start, *count;
+    float *weight;
+} syz_taps;
+
 typedef struct {
 #define KERNEL(name, params) int(*name) params;
 #include "kernels/kernels.def"

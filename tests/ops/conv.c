@@ -1,4 +1,4 @@
-#include "check.h"
+#include "ops/reference.h"
 
 static const struct {
     int64_t h, w, c, o, k, stride, top, left, bottom, right;
@@ -131,10 +131,35 @@ static void mismatches_are_named(void **state) {
     check_fails(syz_upsample_nearest(x, 0), SYZ_EINVAL);
 }
 
+static void torch(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        int64_t stride, before, after;
+    } convolutions[] = {{"conv3x3", 1, 1, 1}, {"conv3x3_down", 2, 0, 1}, {"conv1x1", 1, 0, 0}, {"conv_patch", 4, 0, 0}};
+    const char *arguments[] = {"input", "weight", "bias"};
+    for (int k = 0; k < 4; k++) {
+        const char *name = convolutions[k].name;
+        int64_t before = convolutions[k].before, after = convolutions[k].after;
+        syz_tensor *in[3] = {0};
+        for (int a = 0; a < (k == 3 ? 2 : 3); a++)
+            in[a] = reference_leaf(name, arguments[a]);
+        syz_tensor *y = syz_conv2d(to_nhwc(in[0]), in[1], in[2], convolutions[k].stride, before, before, after, after);
+        check_reference(name, to_nchw(y), in, arguments, k == 3 ? 2 : 3, 2e-6);
+    }
+    syz_tensor *x = reference_leaf("nearest_x2", "input");
+    check_reference("nearest_x2", to_nchw(syz_upsample_nearest(to_nhwc(x), 2)), &x, arguments, 1, 1e-6);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        CHECK_TEST(values),         CHECK_TEST(gradients),  CHECK_TEST(single_gradients),
-        CHECK_TEST(bf16_precision), CHECK_TEST(upsampling), CHECK_TEST(mismatches_are_named),
+        CHECK_TEST(torch),
+        CHECK_TEST(values),
+        CHECK_TEST(gradients),
+        CHECK_TEST(single_gradients),
+        CHECK_TEST(bf16_precision),
+        CHECK_TEST(upsampling),
+        CHECK_TEST(mismatches_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

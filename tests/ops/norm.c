@@ -1,4 +1,4 @@
-#include "check.h"
+#include "ops/reference.h"
 
 static syz_tensor *f_layer_norm(syz_tensor *const in[]) {
     return syz_layer_norm(in[0], in[1], in[2], 1e-5);
@@ -132,8 +132,25 @@ static void mismatches_are_named(void **state) {
     check_fails(syz_group_norm(x, w, w, 4, 1e-5, false), SYZ_ESHAPE);
 }
 
+static void torch(void **state) {
+    (void)state;
+    const char *arguments[] = {"input", "weight", "bias"};
+    const char *names[] = {"layer_norm", "layer_norm_plain", "rms_norm", "group_norm_silu"};
+    const int inputs[] = {3, 1, 2, 3};
+    for (int k = 0; k < 4; k++) {
+        syz_tensor *in[3] = {0}, *y = NULL;
+        for (int a = 0; a < inputs[k]; a++)
+            in[a] = reference_leaf(names[k], arguments[a]);
+        if (k < 2) y = syz_layer_norm(in[0], in[1], in[2], k == 0 ? 1e-5 : 1e-6);
+        if (k == 2) y = syz_rms_norm(in[0], in[1], 1e-6);
+        if (k == 3) y = to_nchw(syz_group_norm(to_nhwc(in[0]), in[1], in[2], 4, 1e-6, true));
+        check_reference(names[k], y, in, arguments, inputs[k], 2e-6);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        CHECK_TEST(torch),
         CHECK_TEST(gradients),
         CHECK_TEST(statistics_far_from_zero),
         CHECK_TEST(threads_do_not_matter),

@@ -1,4 +1,4 @@
-#include "check.h"
+#include "ops/reference.h"
 
 static syz_tensor *cosine, *sine;
 
@@ -52,8 +52,28 @@ static void mismatches_are_named(void **state) {
     check_fails(syz_timestep_embedding(check_tensor(SYZ_SHAPE(1), 1), 5), SYZ_EINVAL);
 }
 
+/* diffusers' tables hold each value twice in a row. */
+static syz_tensor *each_once(syz_tensor *table) {
+    syz_shape s = SYZ_SHAPE(table->shape.dim[0], table->shape.dim[1] / 2, 2);
+    return syz_reshape(syz_slice(syz_reshape(table, s), 2, 0, 1), SYZ_SHAPE(s.dim[0], s.dim[1]));
+}
+
+static void diffusers(void **state) {
+    (void)state;
+    syz_tensor *ids = reference("rope_axes", "ids");
+    assert_int_equal(syz_rope_table(&cosine, &sine, ids, (int64_t[]){4, 6, 6}, 3, 10000), SYZ_OK);
+    check_close(cosine, each_once(reference("rope_axes", "output_cos")), 1e-7);
+    check_close(sine, each_once(reference("rope_axes", "output_sin")), 1e-7);
+    syz_tensor *x = reference_leaf("rope", "input"); /* [B, heads, S, D] */
+    syz_tensor *y = syz_transpose(syz_rope(syz_transpose(x, 1, 2), cosine, sine), 1, 2);
+    check_reference("rope", y, &x, (const char *[]){"input"}, 1, 1e-6);
+    syz_tensor *embedded = syz_timestep_embedding(reference("timesteps", "timestep"), 256);
+    check_close(embedded, reference("timesteps", "output"), 2e-4); /* the reference's angles are f32 */
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        CHECK_TEST(diffusers),
         CHECK_TEST(gradients),
         CHECK_TEST(rotation),
         CHECK_TEST(timesteps),
