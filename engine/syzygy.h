@@ -266,6 +266,11 @@ SYZ_API int64_t syz_webdataset_count(const syz_webdataset *shard);
 /* In the archive's order; everything is borrowed until the close; a null key beyond the end. */
 SYZ_API syz_sample syz_webdataset_sample(const syz_webdataset *shard, int64_t index);
 
+/* Configuration text: YAML (1.2 core schema; no aliases, no duplicate keys, bounded) to JSON text and back. `name` is
+ * what error messages call the text; the caller frees the result with free(); NULL on failure. */
+SYZ_API char *syz_yaml_to_json(const char *text, size_t size, const char *name);
+SYZ_API char *syz_yaml_from_json(const char *text, size_t size, const char *name);
+
 /* ---- models ------------------------------------------------------------------------------------------------------ */
 
 /* A network of published architecture: its parameters under the names of published checkpoints, and its methods. Made
