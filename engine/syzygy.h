@@ -346,6 +346,45 @@ SYZ_API syz_special_ids syz_tokenizer_specials(const syz_tokenizer *tokenizer);
 
 /* ---- optimizers -------------------------------------------------------------------------------------------------- */
 
+/* AdamW with PyTorch's formula: weight decay is decoupled, moments are corrected for their start at zero. It keeps the
+ * f32 parameters alive and changes their values in place. */
+typedef struct syz_adamw syz_adamw;
+
+typedef struct {
+    double lr, beta1, beta2, eps, weight_decay;
+} syz_adamw_options;
+
+typedef enum { SYZ_ADAMW_M, SYZ_ADAMW_V } syz_adamw_moment_kind; /* means of the gradient and of its square */
+
+SYZ_API syz_status syz_adamw_create(syz_adamw **optimizer, syz_tensor *const params[], int64_t count,
+                                    syz_adamw_options options);
+SYZ_API void syz_adamw_free(syz_adamw *optimizer); /* NULL is allowed */
+/* One update with this learning rate from the accumulated gradients. A parameter without a gradient stays as it is, and
+ * its own step count too. */
+SYZ_API syz_status syz_adamw_step(syz_adamw *optimizer, double lr);
+SYZ_API void syz_adamw_zero_grad(syz_adamw *optimizer); /* drops the gradients */
+SYZ_API syz_adamw_options syz_adamw_get_options(const syz_adamw *optimizer);
+/* The state, for checkpoints, by the parameter's index. Moments are borrowed tensors: read them, or syz_assign(). */
+SYZ_API int64_t syz_adamw_count(const syz_adamw *optimizer);
+SYZ_API int64_t syz_adamw_steps(const syz_adamw *optimizer, int64_t index);
+SYZ_API void syz_adamw_set_steps(syz_adamw *optimizer, int64_t index, int64_t steps);
+SYZ_API syz_tensor *syz_adamw_moment(const syz_adamw *optimizer, int64_t index, syz_adamw_moment_kind kind);
+
+/* The L2 norm of all gradients together; above `max_norm`, every gradient is scaled by max_norm / (norm + 1e-6). 0
+ * only measures. When the norm is not finite it is reported and nothing is scaled: skip that step. */
+SYZ_API syz_status syz_clip_grad_norm(double *norm, syz_tensor *const params[], int64_t count, double max_norm);
+
+/* Exponential moving average of parameters: shadow = decay * shadow + (1 - decay) * parameter. */
+typedef struct syz_ema syz_ema;
+
+SYZ_API syz_status syz_ema_create(syz_ema **ema, syz_tensor *const params[],
+                                  int64_t count); /* shadows start as copies */
+SYZ_API void syz_ema_free(syz_ema *ema);          /* NULL is allowed */
+SYZ_API syz_status syz_ema_update(syz_ema *ema, double decay);
+SYZ_API void syz_ema_swap(syz_ema *ema); /* exchanges values with the parameters: once to evaluate, again to go on */
+SYZ_API int64_t syz_ema_count(const syz_ema *ema);
+SYZ_API syz_tensor *syz_ema_shadow(const syz_ema *ema, int64_t index); /* borrowed; for checkpoints */
+
 #ifdef __cplusplus
 }
 #endif

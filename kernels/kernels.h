@@ -35,6 +35,12 @@ typedef struct {
     bool causal; /* query i sees keys 0..i */
 } syz_attention_shape;
 
+/* The numbers of AdamW's step t, each computed in double: decay = 1 - lr weight_decay, rest1 = 1 - beta1,
+ * rest2 = 1 - beta2, step = lr / (1 - beta1^t), root = sqrt(1 - beta2^t). */
+typedef struct {
+    float decay, rest1, beta2, rest2, step, root, eps;
+} syz_adamw_numbers;
+
 typedef enum {
     SYZ_BINARY_ADD,
     SYZ_BINARY_SUB,
