@@ -65,6 +65,9 @@ int bind_dead(lua_State *L, const bind_tensor *tensor);
  * push the tensor it returns. */
 typedef syz_tensor *(*bind_maker)(void *context);
 int bind_make(lua_State *L, bind_maker make, void *context);
+/* The same for `count` tensors: `make` sets out[0..count-1]; where it leaves NULL, nil is pushed. */
+typedef syz_status (*bind_many_maker)(void *context, syz_tensor *out[]);
+int bind_make_many(lua_State *L, bind_many_maker make, void *context, int count);
 /* Push a tensor that something else owns (a model's parameter): a strong reference. */
 void bind_push_strong(lua_State *L, syz_tensor *t);
 /* Run a function that makes temporary tensors, where there may be no scope. */
@@ -108,6 +111,10 @@ syz_tensor **bind_check_list(lua_State *L, int index, int64_t *count);
 /* A userdata that holds one malloc()ed pointer and frees it: for bytes that must not leak when copying them raises. */
 extern const bind_type bind_bytes_type;
 
+/* Push the value of a JSON text (2: nil and a message), or the JSON text of a value. */
+int bind_json_decode(lua_State *L, const char *text, size_t size);
+int bind_json_encode(lua_State *L, int index, bool pretty);
+
 void bind_open_ops(lua_State *L);       /* core.ops, and the methods and operators of tensors */
 void bind_open_scope(lua_State *L);     /* scope, no_grad */
 void bind_open_rng(lua_State *L);       /* generator */
@@ -115,6 +122,7 @@ void bind_open_json(lua_State *L);      /* json, null, array */
 void bind_open_file(lua_State *L);      /* file, sha256, base64 */
 void bind_open_io(lua_State *L);        /* safetensors, image */
 void bind_open_tokenizer(lua_State *L); /* tokenizer */
+void bind_open_model(lua_State *L);     /* model */
 void bind_open_machine(lua_State *L);   /* clocks, memory, threads, machine, terminal */
 
 #endif

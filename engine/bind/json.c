@@ -94,10 +94,7 @@ static int parsed_free(lua_State *L) {
     return 0;
 }
 
-/* json.decode(text) -> value, or nil, message with line and column */
-static int json_decode_text(lua_State *L) {
-    size_t size;
-    const char *text = luaL_checklstring(L, 1, &size);
+int bind_json_decode(lua_State *L, const char *text, size_t size) {
     json_error_t error;
     json_t **value = bind_new(L, &parsed_type, sizeof *value);
     *value = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
@@ -110,6 +107,13 @@ static int json_decode_text(lua_State *L) {
     json_decref(*value);
     *value = NULL;
     return 1;
+}
+
+/* json.decode(text) -> value, or nil, message with line and column */
+static int json_decode_text(lua_State *L) {
+    size_t size;
+    const char *text = luaL_checklstring(L, 1, &size);
+    return bind_json_decode(L, text, size);
 }
 
 /* ---- writing ---- */
@@ -304,16 +308,20 @@ static void put_value(lua_State *L, writer *out, int index, int depth) {
     luaL_error(L, "json.encode: a %s cannot be written", bind_type_name(L, index));
 }
 
+int bind_json_encode(lua_State *L, int index, bool pretty) {
+    writer *out = bind_new(L, &text_type, sizeof *out);
+    out->pretty = pretty;
+    put_value(L, out, index, 0);
+    lua_pushlstring(L, out->data, out->used);
+    return 1;
+}
+
 /* json.encode(value [, pretty]) -> text */
 static int json_encode_text(lua_State *L) {
     luaL_checkany(L, 1);
     bool pretty = lua_toboolean(L, 2);
     lua_settop(L, 1);
-    writer *out = bind_new(L, &text_type, sizeof *out);
-    out->pretty = pretty;
-    put_value(L, out, 1, 0);
-    lua_pushlstring(L, out->data, out->used);
-    return 1;
+    return bind_json_encode(L, 1, pretty);
 }
 
 /* ---- registration ---- */

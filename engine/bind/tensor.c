@@ -59,22 +59,55 @@ void bind_push_strong(lua_State *L, syz_tensor *t) {
     fill(new_slot(L), t, true);
 }
 
-int bind_make(lua_State *L, bind_maker make, void *context) {
-    bind_tensor *slot = new_slot(L);
-    for (int attempt = 0; !slot->t; attempt++) {
-        bool passing = syz_scope_depth() == 0;
-        if (passing) syz_scope_push();
-        syz_tensor *t = make(context);
-        if (t) fill(slot, t, passing);
-        if (passing) syz_scope_pop();
-        if (t) break;
-        if (attempt > 0 || syz_error_status() != SYZ_ENOMEM) return bind_raise(L);
+enum { MAX_MADE = 16 };
+
+/* One attempt: run `make` and fill the userdata at first, first + 1, ... */
+static bool make_once(lua_State *L, bind_many_maker make, void *context, int count, int first) {
+    syz_tensor *out[MAX_MADE] = {0};
+    bool passing = syz_scope_depth() == 0;
+    if (passing) syz_scope_push();
+    bool good = make(context, out) == SYZ_OK;
+    for (int k = 0; good && k < count; k++)
+        if (out[k]) fill(lua_touserdata(L, first + k), out[k], passing);
+    if (passing) syz_scope_pop();
+    return good;
+}
+
+int bind_make_many(lua_State *L, bind_many_maker make, void *context, int count) {
+    if (count > MAX_MADE) return luaL_error(L, "more than %d results", MAX_MADE);
+    int first = lua_gettop(L) + 1;
+    luaL_checkstack(L, count + 4, "results");
+    for (int k = 0; k < count; k++)
+        new_slot(L);
+    if (!make_once(L, make, context, count, first)) {
+        if (syz_error_status() != SYZ_ENOMEM) return bind_raise(L);
         syz_error_clear();
         collect(L);
         syz_memory_trim();
+        if (!make_once(L, make, context, count, first)) return bind_raise(L);
+    }
+    for (int k = first; k < first + count; k++) {
+        if (((bind_tensor *)lua_touserdata(L, k))->t) continue;
+        lua_pushnil(L);
+        lua_replace(L, k);
     }
     bind_account(L);
-    return 1;
+    return count;
+}
+
+typedef struct {
+    bind_maker make;
+    void *context;
+} single;
+
+static syz_status make_single(void *context, syz_tensor *out[]) {
+    const single *s = context;
+    out[0] = s->make(s->context);
+    return out[0] ? SYZ_OK : syz_error_status();
+}
+
+int bind_make(lua_State *L, bind_maker make, void *context) {
+    return bind_make_many(L, make_single, &(single){make, context}, 1);
 }
 
 syz_status bind_run(syz_status (*run)(void *context), void *context) {
