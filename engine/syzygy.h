@@ -271,6 +271,17 @@ SYZ_API syz_sample syz_webdataset_sample(const syz_webdataset *shard, int64_t in
 SYZ_API char *syz_yaml_to_json(const char *text, size_t size, const char *name);
 SYZ_API char *syz_yaml_from_json(const char *text, size_t size, const char *name);
 
+/* TensorBoard event files, for a file name that contains "tfevents". Every event is on its way to the disk when its call
+ * returns. Times are seconds since 1970. */
+typedef struct syz_events syz_events;
+
+/* A new file, or an existing one to append to, whose torn last record, if any, is cut off. NULL on failure. */
+SYZ_API syz_events *syz_events_open(const char *path, double wall_time);
+SYZ_API void syz_events_close(syz_events *events); /* NULL is allowed */
+SYZ_API syz_status syz_events_scalar(syz_events *events, const char *tag, int64_t step, double value, double wall_time);
+SYZ_API syz_status syz_events_image(syz_events *events, const char *tag, int64_t step, const syz_tensor *image,
+                                    double wall_time); /* as for syz_image_save */
+
 /* ---- models ------------------------------------------------------------------------------------------------------ */
 
 /* A network of published architecture: its parameters under the names of published checkpoints, and its methods. Made
