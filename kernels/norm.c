@@ -13,11 +13,26 @@ static inline float row_mean(const float *x, int64_t n) {
     return sum / (float)n;
 }
 
-static inline float row_variance(const float *x, float mean, int64_t n) {
+/* Around *mean, which the second pass corrects: what the first sum lost to rounding depends on how wide the processor's
+ * vectors are. */
+static inline float centred_variance(const float *x, float *mean, int64_t n) {
+    float rest = 0, square = 0, around = *mean;
+#pragma omp simd reduction(+ : rest, square)
+    for (int64_t i = 0; i < n; i++) {
+        float d = x[i] - around;
+        rest += d;
+        square += d * d;
+    }
+    float shift = rest / (float)n;
+    *mean += shift;
+    return square / (float)n - shift * shift;
+}
+
+static inline float mean_square(const float *x, int64_t n) {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; i++)
-        sum += (x[i] - mean) * (x[i] - mean);
+        sum += x[i] * x[i];
     return sum / (float)n;
 }
 
@@ -43,7 +58,7 @@ int syz_cpu_norm(float *y, float *mean, float *rstd, const float *x, const float
         const float *from = x + row * n;
         int64_t at = row / shape->span * n;
         float m = mean ? row_mean(from, n) : 0.0f;
-        float r = 1.0f / sqrtf(row_variance(from, m, n) + eps);
+        float spread = mean ? centred_variance(from, &m, n) : mean_square(from, n), r = 1.0f / sqrtf(spread + eps);
         apply_row(y + row * n, from, weight ? weight + at : NULL, bias ? bias + at : NULL, m, r, shape->offset, n);
         if (mean) mean[row] = m;
         rstd[row] = r;
@@ -109,7 +124,7 @@ int syz_cpu_normalize(float *y, float *inverse, const float *x, int64_t rows, in
 #pragma omp parallel for schedule(static) if (rows * width > SYZ_PARALLEL_MIN)
     for (int64_t row = 0; row < rows; row++) {
         const float *from = x + row * width;
-        float *to = y + row * width, length = sqrtf(row_variance(from, 0.0f, width) * (float)width);
+        float *to = y + row * width, length = sqrtf(mean_square(from, width) * (float)width);
         float scale = 1.0f / (length > eps ? length : eps);
         for (int64_t i = 0; i < width; i++)
             to[i] = from[i] * scale;

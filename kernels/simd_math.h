@@ -10,8 +10,8 @@
 /* exp(x) within 2 ulp: 2^n * p(r) with r = x - n ln 2 in two parts, p the Taylor polynomial of degree 6 on |r| <= .35
  */
 static inline float syz_expf(float x) {
-    float clipped = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    float n = (clipped * 1.44269504f + 12582912.0f) - 12582912.0f; /* round to nearest */
+    float clipped = !(x > -87.0f) ? -87.0f : x > 88.0f ? 88.0f : x; /* NaN too must become an exponent */
+    float n = (clipped * 1.44269504f + 12582912.0f) - 12582912.0f;  /* round to nearest */
     float r = clipped - n * 0.693359375f + n * 2.12194440e-4f;
     float p = 1.0f + r * (1.0f + r * (0.5f + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r * (1.0f / 720))))));
     int32_t bits = ((int32_t)n + 127) << 23;

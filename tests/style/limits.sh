@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # limits.sh: fails on a source file of more than 600 lines or a function of more than 60. A function that must be longer
-# says why in a comment right above it that begins with "Long:".
+# says why in a comment above it that begins with "Long:".
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-find engine kernels lua recipes examples tests \( -name '*.[ch]' -o -name '*.lua' -o -name '*.sh' -o -name '*.py' \) \
+find . \( -path ./build -o -path ./runs -o -path './.git' \) -prune -o \( -name '*.[ch]' -o -name '*.lua' -o -name '*.sh' -o -name '*.py' \) \
   -print0 | sort -z | xargs -0 awk '
   function complain(text) { print text; bad = 1 }
   function finish_file() { if (lines > 600) complain(name ": " lines " lines, 600 are allowed") }

@@ -29,7 +29,7 @@ local function entries(text)
 end
 
 local function words(comment)
-  return (comment:gsub("%s*\n%s*%*?%s*", " "):gsub("^%s+", ""):gsub("%s+$", ""))
+  return (comment:gsub("%s*\n%s*%*?%s*", " "):gsub("^%s+", ""):gsub("%s+$", ""):gsub("NULL", "nil"))
 end
 
 --- Names of the C parameters, without the lengths that only lists have.
@@ -80,14 +80,6 @@ local function unary()
   return "`x:NAME()`, one element at a time: " .. table.concat(names, ", ") .. "."
 end
 
-local function heading(comment)
-  local title = comment:match("^ %-%-%-%- (.-) %-%-")
-  if not title then return nil end
-  local file, about = title:match("^(%S+%.c)[:%s]*(.*)$")
-  return ("## %s\n\n%s"):format(file:match("([^/]+)%.c$"), about ~= "" and "Of " .. about:gsub("^one list in.*",
-    "one element") .. "; " or ""), file
-end
-
 local function reference()
   local out = { [[
 # Operations
@@ -104,10 +96,11 @@ and the result on the way out. `+ - * / ^` and unary minus are the operations of
   for _, entry in ipairs(entries(read "engine/ops/ops.def")) do
     local kind, text = entry[1], entry[2]
     if kind == "comment" then
-      local file = text:match("^ %-%-%-%- ([%w_/]+)%.c")
+      local file, about = text:match("^ %-%-%-%- ([%w_/]+)%.c:? ?(.-) ?%-%-")
       if file then
         local family = file:match("[^/]+$")
-        if family ~= "checkpoint" then out[#out + 1] = ("## %s\n"):format(family) end
+        local title = family ~= "unary" and about ~= "" and family .. ": " .. about or family
+        if family ~= "checkpoint" then out[#out + 1] = ("## %s\n"):format(title) end
         if family == "unary" then out[#out + 1] = unary() .. "\n" end
         pending = nil
       else

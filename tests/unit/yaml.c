@@ -148,89 +148,91 @@ static void check_round_trip(const char *json) {
     free(yaml);
 }
 
+static const char *const tricky_strings[] = {
+    "",
+    "null",
+    "~",
+    "true",
+    "False",
+    "yes",
+    "off",
+    "12",
+    "-1.5",
+    "1e3",
+    "0x1F",
+    ".inf",
+    ".NaN",
+    "a: b",
+    "# c",
+    "- x",
+    "[1]",
+    "{a}",
+    "*a",
+    "&a",
+    "!t",
+    "%d",
+    "@a",
+    "`a",
+    " lead",
+    "trail ",
+    "a #b",
+    "a\\nb",
+    "\\n",
+    "a\\tb",
+    "\\u0001",
+    "'q'",
+    "\\\"q",
+    "? x",
+    ":",
+    "-",
+    "---",
+    "...",
+    "a\\\\b",
+    "\\u00e9",
+    "\\u2028",
+    "\\ufeff",
+    "\\ud83d\\ude00",
+    "x: ",
+    "|",
+    ">",
+    "\\u0085",
+    "\\u007f",
+    "\\r\\n",
+    "two\\n\\n lines\\n ",
+    "12:30",
+    "=",
+    "<<",
+};
+
+static const char *const tricky_values[] = {
+    "0.1",
+    "1e-5",
+    "1e300",
+    "5e-324",
+    "-0.0",
+    "1.0",
+    "123456789.125",
+    "0.30000000000000004",
+    "9007199254740993",
+    "-9223372036854775808",
+    "[]",
+    "{}",
+    "[[], {}, [[1, 2.5]], null, true, false]",
+    "{\"a\": {\"b\": {}, \"c\": []}, \"d\": [{\"e\": 1}, [2, [3]]]}",
+};
+
 static void test_round_trips(void **state) {
     (void)state;
-    static const char *const strings[] = {
-        "",
-        "null",
-        "~",
-        "true",
-        "False",
-        "yes",
-        "off",
-        "12",
-        "-1.5",
-        "1e3",
-        "0x1F",
-        ".inf",
-        ".NaN",
-        "a: b",
-        "# c",
-        "- x",
-        "[1]",
-        "{a}",
-        "*a",
-        "&a",
-        "!t",
-        "%d",
-        "@a",
-        "`a",
-        " lead",
-        "trail ",
-        "a #b",
-        "a\\nb",
-        "\\n",
-        "a\\tb",
-        "\\u0001",
-        "'q'",
-        "\\\"q",
-        "? x",
-        ":",
-        "-",
-        "---",
-        "...",
-        "a\\\\b",
-        "\\u00e9",
-        "\\u2028",
-        "\\ufeff",
-        "\\ud83d\\ude00",
-        "x: ",
-        "|",
-        ">",
-        "\\u0085",
-        "\\u007f",
-        "\\r\\n",
-        "two\\n\\n lines\\n ",
-        "12:30",
-        "=",
-        "<<",
-    };
     char json[256];
-    for (size_t i = 0; i < sizeof strings / sizeof *strings; i++) {
-        snprintf(json, sizeof json, "\"%s\"", strings[i]);
+    for (size_t i = 0; i < sizeof tricky_strings / sizeof *tricky_strings; i++) {
+        snprintf(json, sizeof json, "\"%s\"", tricky_strings[i]);
         check_round_trip(json);
-        snprintf(json, sizeof json, "{\"k\": \"%s\", \"%s\": [\"%s\", {\"x\": \"%s\"}]}", strings[i], strings[i],
-                 strings[i], strings[i]);
+        snprintf(json, sizeof json, "{\"k\": \"%s\", \"%s\": [\"%s\", {\"x\": \"%s\"}]}", tricky_strings[i],
+                 tricky_strings[i], tricky_strings[i], tricky_strings[i]);
         check_round_trip(json);
     }
-    static const char *const values[] = {
-        "0.1",
-        "1e-5",
-        "1e300",
-        "5e-324",
-        "-0.0",
-        "1.0",
-        "123456789.125",
-        "0.30000000000000004",
-        "9007199254740993",
-        "-9223372036854775808",
-        "[]",
-        "{}",
-        "[[], {}, [[1, 2.5]], null, true, false]",
-        "{\"a\": {\"b\": {}, \"c\": []}, \"d\": [{\"e\": 1}, [2, [3]]]}",
-    };
-    for (size_t i = 0; i < sizeof values / sizeof *values; i++)
-        check_round_trip(values[i]);
+    for (size_t i = 0; i < sizeof tricky_values / sizeof *tricky_values; i++)
+        check_round_trip(tricky_values[i]);
 }
 
 /* A configuration reads like one a person wrote, and keeps its order. */
