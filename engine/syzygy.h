@@ -271,8 +271,8 @@ SYZ_API syz_sample syz_webdataset_sample(const syz_webdataset *shard, int64_t in
 SYZ_API char *syz_yaml_to_json(const char *text, size_t size, const char *name);
 SYZ_API char *syz_yaml_from_json(const char *text, size_t size, const char *name);
 
-/* TensorBoard event files, for a file name that contains "tfevents". Every event is on its way to the disk when its call
- * returns. Times are seconds since 1970. */
+/* TensorBoard event files, for a file name that contains "tfevents". Every event is on its way to the disk when its
+ * call returns. Times are seconds since 1970. */
 typedef struct syz_events syz_events;
 
 /* A new file, or an existing one to append to, whose torn last record, if any, is cut off. NULL on failure. */
