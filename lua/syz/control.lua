@@ -1,0 +1,51 @@
+--- Control words: which words stand in front of the prompt in the positive and the negative text (paper eq. 7 - 9).
+local M = {}
+
+--- The released code's form: word .. ". " .. prompt. An empty word leaves the prompt alone.
+function M.join(word, prompt)
+  return word == "" and prompt or word .. ". " .. prompt
+end
+
+--- Word lists that rotate with the step: list[step % #list], counted from 0, as in the released code.
+---@param sets { positive: string[], negative: string[] }
+---@return fun(step: integer, prompt: string): string, string  positive and negative text
+function M.words(sets)
+  for _, side in ipairs { "positive", "negative" } do
+    local list = sets[side]
+    if type(list) ~= "table" or #list == 0 then
+      error(("control.%s must be a non-empty list of words"):format(side), 2)
+    end
+    for i, word in ipairs(list) do
+      if type(word) ~= "string" then error(("control.%s[%d] must be a string, not %s"):format(side, i, type(word)), 2) end
+    end
+  end
+  return function(step, prompt)
+    local pos, neg = sets.positive, sets.negative
+    return M.join(pos[step % #pos + 1], prompt), M.join(neg[step % #neg + 1], prompt)
+  end
+end
+
+--- The two lists of the released SRPO code.
+M.released = {
+  positive = { "Natural-lighting", "Detail", "Detailed", "Real" },
+  negative = { "Concept art", "Painting", "Anime", "Flat", "Oil" },
+}
+
+--- Accepts word lists or a function (step, prompt) -> positive, negative.
+function M.resolve(control)
+  if type(control) == "function" then
+    return function(step, prompt)
+      local pos, neg = control(step, prompt)
+      if type(pos) ~= "string" or type(neg) ~= "string" then
+        error("control(step, prompt) must return two strings, the positive and the negative text", 2)
+      end
+      return pos, neg
+    end
+  end
+  if type(control) ~= "table" then
+    error("control must be {positive = {...}, negative = {...}} or a function (step, prompt)", 3)
+  end
+  return M.words(control)
+end
+
+return M

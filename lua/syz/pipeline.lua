@@ -1,0 +1,228 @@
+--- A text-to-image pipeline from a folder in the diffusers layout: transformer, vae, text_encoder, tokenizer, scheduler.
+--- The embedded emoji pipeline and FLUX.1 take the same path.
+local core = require "syz.core"
+local sampler = require "syz.sampler"
+local schedule = require "syz.schedule"
+
+---@class syz.Pipeline
+local Pipeline = {}
+Pipeline.__index = Pipeline
+
+local function read_json(path)
+  return core.json.decode(core.file.read(path))
+end
+
+--- Latents [N,h,w,C] to tokens [N, h/2 * w/2, 4C] and back, in FLUX's order (channel, row, column).
+local function pack(z)
+  local s = z:shape()
+  local n, h, w, c = s[1], s[2], s[3], s[4]
+  return z:reshape({ n, h / 2, 2, w / 2, 2, c }):permute({ 0, 1, 3, 5, 2, 4 }):reshape({ n, h * w / 4, c * 4 })
+end
+
+local function unpack_tokens(x, h, w)
+  local s = x:shape()
+  return x:reshape({ s[1], h / 2, w / 2, s[3] / 4, 2, 2 }):permute({ 0, 1, 4, 2, 5, 3 }):reshape({ s[1], h, w, s[3] / 4 })
+end
+
+--- Row and column of every image token, and zeros for the text: FLUX's three-axis position ids.
+local function position_ids(h, w, text_length)
+  local ids = {}
+  for row = 0, h / 2 - 1 do
+    for column = 0, w / 2 - 1 do
+      ids[#ids + 1] = { 0, row, column }
+    end
+  end
+  return core.tensor(ids):keep(), core.zeros({ text_length, 3 }):keep()
+end
+
+--- Set the image size in pixels; both sides must be multiples of 2 * the VAE's factor.
+function Pipeline:resize(height, width)
+  local unit = 2 * self.vae_factor
+  if height % unit ~= 0 or width % unit ~= 0 then
+    error(("image sides must be multiples of %d, not %dx%d"):format(unit, height, width), 2)
+  end
+  self.height, self.width = height, width
+  self.h, self.w = height / self.vae_factor, width / self.vae_factor
+  self.image_ids, self.text_ids = position_ids(self.h, self.w, self.text_length)
+end
+
+--- Text features of a list of prompts, cached by text: { hidden = [B,S,J], pooled = [B,P], prompts = list }.
+---@param prompts string[]
+function Pipeline:condition(prompts)
+  local missing, seen = {}, {}
+  for _, text in ipairs(prompts) do
+    if not self.cache[text] and not seen[text] then
+      missing[#missing + 1], seen[text] = text, true
+    end
+  end
+  if #missing > 0 then self:encode_text(missing) end
+  local hidden, pooled = {}, {}
+  for i, text in ipairs(prompts) do
+    hidden[i], pooled[i] = self.cache[text].hidden, self.cache[text].pooled
+  end
+  return { hidden = self.stack(hidden), pooled = self.stack(pooled), prompts = prompts }
+end
+
+--- Concatenate along the batch in groups of eight, the most that one operation takes.
+function Pipeline.stack(list)
+  while #list > 1 do
+    local merged = {}
+    for i = 1, #list, 8 do
+      local group = {}
+      for k = i, math.min(i + 7, #list) do group[#group + 1] = list[k] end
+      merged[#merged + 1] = #group > 1 and core.ops.concat(group, 0) or group[1]
+    end
+    list = merged
+  end
+  return list[1]
+end
+
+function Pipeline:encode_text(texts)
+  core.no_grad(function()
+    for start = 1, #texts, 64 do
+      core.scope(function()
+        local part = {}
+        for i = start, math.min(start + 63, #texts) do part[#part + 1] = texts[i] end
+        local hidden, pooled = self.text_encoder:forward(self.tokenizer:batch(part, self.text_length))
+        for i, text in ipairs(part) do
+          self.cache[text] = { hidden = hidden:slice(0, i - 1, i):keep(), pooled = pooled:slice(0, i - 1, i):keep() }
+        end
+      end)
+    end
+  end)
+end
+
+--- The model's velocity at noise level `t` (a number, or a tensor {B}). Gradients flow to the transformer when enabled.
+--- With a guidance-distilled transformer `guidance` is embedded; with any other, a guidance above 1 means classifier-free
+--- guidance against the empty prompt, which costs a second forward.
+---@param x syz.Tensor  [B,T,C] packed latents
+---@param t number|syz.Tensor
+---@param cond table  from :condition()
+---@param guidance number|nil
+function Pipeline:velocity(x, t, cond, guidance)
+  local batch = x:size(0)
+  local level = type(t) == "number" and core.full({ batch }, t) or t:reshape({ batch })
+  if self.quantize_timestep then level = self.quantize_timestep(level) end
+  if self.guidance_embeds then
+    return self.transformer:forward(x, cond.hidden, cond.pooled, level, core.full({ batch }, guidance or 3.5),
+      self.image_ids, self.text_ids)
+  end
+  local v = self.transformer:forward(x, cond.hidden, cond.pooled, level, nil, self.image_ids, self.text_ids)
+  if not guidance or guidance == 1 then return v end
+  local empty = {}
+  for i = 1, batch do empty[i] = "" end
+  local plain = self:condition(empty)
+  local base = self.transformer:forward(x, plain.hidden, plain.pooled, level, nil, self.image_ids, self.text_ids)
+  return base + guidance * (v - base)
+end
+
+--- Packed latents to images [B,H,W,3] in [0, 1].
+function Pipeline:decode(x)
+  local z = unpack_tokens(x, self.h, self.w) / self.scaling_factor + self.shift_factor
+  return (self.vae:decode(z) * 0.5 + 0.5):clamp(0, 1)
+end
+
+--- Images [B,H,W,3] in [0, 1] to packed latents (the posterior's mean): offline training starts here.
+function Pipeline:encode(images)
+  local moments = self.vae:encode(images * 2 - 1)
+  local mean = moments:slice(3, 0, moments:size(3) / 2)
+  return pack((mean - self.shift_factor) * self.scaling_factor)
+end
+
+--- Normal noise in the shape of packed latents.
+---@param generator syz.Generator
+---@param batch integer
+function Pipeline:noise(generator, batch)
+  return generator:randn({ batch, self.h * self.w / 4, self.channels * 4 })
+end
+
+--- Images for prompts. One seed per image (seed, seed + 1, ...), so that an image does not depend on the batch it is in.
+---@param options { prompts: string[], steps: integer|nil, guidance: number|nil, seed: integer|nil, batch: integer|nil,
+---  on_step: nil|fun(done: integer, total: integer) }
+---@return syz.Tensor  [N,H,W,3] in [0, 1]
+function Pipeline:sample(options)
+  local prompts, size = options.prompts, options.batch or 16
+  local steps = options.steps or self.schedule.steps
+  local parts, done, total = {}, 0, math.ceil(#prompts / size) * steps
+  for start = 1, #prompts, size do
+    parts[#parts + 1] = core.no_grad(core.scope, function()
+      local chosen, noise = {}, {}
+      for i = start, math.min(start + size - 1, #prompts) do
+        chosen[#chosen + 1] = prompts[i]
+        noise[#noise + 1] = self:noise(core.generator((options.seed or 0) + i - 1, 1), 1)
+      end
+      local x = sampler.euler(self, {
+        noise = self.stack(noise), cond = self:condition(chosen), schedule = self.schedule, steps = steps,
+        guidance = options.guidance or self.default_guidance,
+        on_step = function()
+          done = done + 1
+          if options.on_step then options.on_step(done, total) end
+        end,
+      })
+      return self:decode(x)
+    end)
+  end
+  return self.stack(parts)
+end
+
+--- Save the whole pipeline, or with `transformer_only` just what training changed, in the diffusers layout.
+function Pipeline:save(folder, transformer_only)
+  self.transformer:save(folder .. "/transformer")
+  if transformer_only then return end
+  self.vae:save(folder .. "/vae")
+  self.text_encoder:save(folder .. "/text_encoder")
+  for _, part in ipairs { "tokenizer", "scheduler" } do
+    core.file.mkdir(folder .. "/" .. part)
+    for _, name in ipairs(core.file.list(self.folder .. "/" .. part)) do
+      core.file.write(("%s/%s/%s"):format(folder, part, name), core.file.read(("%s/%s/%s"):format(self.folder, part, name)))
+    end
+  end
+  core.file.write(folder .. "/model_index.json", core.file.read(self.folder .. "/model_index.json"))
+end
+
+local M = {}
+
+--- Assemble a pipeline from loaded parts (training recipes start here, before a folder exists).
+---@param parts { transformer: table, vae: table, text_encoder: table, tokenizer: table, schedule: syz.Schedule,
+---  size: integer[]|nil, folder: string|nil }
+---@return syz.Pipeline
+function M.new(parts)
+  local self = setmetatable(parts, Pipeline)
+  local vae, transformer = self.vae:config(), self.transformer:config()
+  self.scaling_factor, self.shift_factor = vae.scaling_factor, vae.shift_factor or 0
+  self.channels = vae.latent_channels
+  self.vae_factor = 2 ^ (#vae.block_out_channels - 1)
+  self.guidance_embeds = transformer.guidance_embeds == true
+  self.text_length = self.text_encoder:config().max_position_embeddings
+  self.default_guidance = self.guidance_embeds and 3.5 or nil
+  self.cache = {}
+  local size = parts.size or { vae.sample_size or 1024, vae.sample_size or 1024 }
+  self:resize(size[1], size[2])
+  return self
+end
+
+--- Load a pipeline folder.
+---@param folder string
+---@param options { steps: integer|nil, shift: number|nil, size: integer[]|nil }|nil
+---@return syz.Pipeline
+function M.load(folder, options)
+  options = options or {}
+  if core.file.exists(folder .. "/model_index.json") ~= "file" then
+    error(("%s is not a pipeline folder: it has no model_index.json"):format(folder), 2)
+  end
+  local scheduler = read_json(folder .. "/scheduler/scheduler_config.json")
+  local self = M.new {
+    folder = folder,
+    transformer = core.model.load(folder .. "/transformer"),
+    vae = core.model.load(folder .. "/vae"),
+    text_encoder = core.model.load(folder .. "/text_encoder"),
+    tokenizer = core.tokenizer(folder .. "/tokenizer"),
+    schedule = schedule.flow { steps = options.steps or 25, shift = options.shift or scheduler.shift or 1 },
+    size = options.size,
+  }
+  self.vae:requires_grad(false)
+  self.text_encoder:requires_grad(false)
+  return self
+end
+
+return M
