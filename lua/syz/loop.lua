@@ -1,0 +1,115 @@
+--- The training loop that pretraining and alignment share: scopes, updates, checkpoints, exact resume, NaN guard.
+--
+-- Every random number of step i comes from core.generator(seed, i), so that the state of a run is its weights, its
+-- optimizer and its step count: a resumed run draws what the uninterrupted one would have drawn.
+local core = require "syz.core"
+local progress = require "syz.progress"
+
+local M = {}
+
+local MAX_BAD_STEPS = 5
+
+local function save_state(folder, spec, step, extra)
+  for name, module in pairs(spec.modules) do
+    module:save(folder .. "/" .. name)
+  end
+  local tensors, count = spec.optimizer:state()
+  core.safetensors.write(folder .. "/optimizer.safetensors", tensors, { count = tostring(count) })
+  core.file.write(folder .. "/state.json", core.json.encode({ step = step, updates = count, extra = extra }, true))
+end
+
+local function load_state(folder, spec)
+  for name, module in pairs(spec.modules) do
+    local saved = core.model.load(folder .. "/" .. name)
+    for _, key in ipairs(module:names()) do
+      module:param(key):assign(saved:param(key))
+    end
+  end
+  local state = core.json.decode(core.file.read(folder .. "/state.json"))
+  core.scope(function()
+    spec.optimizer:load_state(core.safetensors.read(folder .. "/optimizer.safetensors"), state.updates)
+  end)
+  return state.step, state.extra
+end
+
+local function describe(stats)
+  local parts = {}
+  for _, key in ipairs { "loss", "reward" } do
+    if stats[key] then parts[#parts + 1] = ("%s %.4f"):format(key, stats[key]) end
+  end
+  return table.concat(parts, "  ")
+end
+
+local function one_step(spec, step, run, bad)
+  local stats = core.scope(function()
+    return spec.step(step, core.generator(spec.seed, step))
+  end)
+  local loss = stats.loss
+  if loss ~= loss or math.abs(loss) == math.huge then
+    spec.optimizer:zero_grad()
+    bad = bad + 1
+    run:warn(("step %d: the loss is not finite; the update was skipped (%d in a row)"):format(step, bad))
+  else
+    local norm, rate, finite = spec.optimizer:update(step, spec.steps)
+    stats.grad_norm, stats.lr = norm, rate
+    if finite then
+      bad = 0
+    else
+      bad = bad + 1
+      run:warn(("step %d: the gradient is not finite; the update was skipped (%d in a row)"):format(step, bad))
+    end
+  end
+  if bad >= MAX_BAD_STEPS then
+    error(("%d steps in a row had no finite loss or gradient: lower the learning rate, or look at the ledger; "
+      .. "the last checkpoint is intact"):format(bad), 0)
+  end
+  return stats, bad
+end
+
+--- Run the loop.
+---@param run table      the run folder (syz.run)
+---@param spec { steps: integer, seed: integer, modules: table<string, table>, optimizer: syz.Optimizer,
+---  step: fun(step: integer, generator: syz.Generator): table, checkpoint_every: integer|nil, label: string|nil,
+---  after: nil|fun(step: integer, stats: table): boolean|nil, log_every: integer|nil,
+---  state: nil|fun(): table, load_state: nil|fun(extra: table) }
+---  `step` runs the backward pass itself and returns a table of numbers with `loss`; `after` may return true to stop.
+---@return integer  the last step done
+function M.run(run, spec)
+  local parameters = {}
+  for _, name in ipairs(spec.order or { next(spec.modules) }) do
+    for _, parameter in ipairs(spec.modules[name]:parameters()) do
+      parameters[#parameters + 1] = parameter
+    end
+  end
+  spec.optimizer:bind(parameters)
+  local first, folder = 1, run:latest()
+  if folder then
+    local done, extra = load_state(folder, spec)
+    if spec.load_state then spec.load_state(extra) end
+    first = done + 1
+    spec.resumed = true
+  end
+  local bar = progress.new(spec.steps, spec.label or "train")
+  local bad, last = 0, first - 1
+  for step = first, spec.steps do
+    local stats
+    stats, bad = one_step(spec, step, run, bad)
+    last = step
+    if step % (spec.log_every or 1) == 0 or step == spec.steps then run:log(step, stats) end
+    bar:update(step, describe(stats))
+    local stop = spec.after and spec.after(step, stats)
+    local leaving = core.terminating()
+    if stop or leaving or step == spec.steps or (spec.checkpoint_every and step % spec.checkpoint_every == 0) then
+      run:checkpoint(step, function(path) save_state(path, spec, step, spec.state and spec.state()) end)
+    end
+    if leaving then
+      bar:done()
+      error({ resumable = true, step = step }, 0)
+    end
+    if stop then break end
+  end
+  bar:done()
+  return last
+end
+
+return M
