@@ -20,9 +20,14 @@ end
 
 local function load_state(folder, spec)
   for name, module in pairs(spec.modules) do
-    local saved = core.model.load(folder .. "/" .. name)
-    for _, key in ipairs(module:names()) do
-      module:param(key):assign(saved:param(key))
+    local path = folder .. "/" .. name
+    if type(module) == "table" then
+      module:restore(path)
+    else
+      local saved = core.model.load(path)
+      for _, key in ipairs(module:names()) do
+        module:param(key):assign(saved:param(key))
+      end
     end
   end
   local state = core.json.decode(core.file.read(folder .. "/state.json"))
