@@ -1,0 +1,44 @@
+--- The public module: what recipes and the console see as `syz`.
+local core = require "syz.core"
+local data = require "syz.data"
+local nn = require "syz.nn"
+local optim = require "syz.optim"
+local pipeline = require "syz.pipeline"
+local recipe = require "syz.recipe"
+
+local syz = {
+  version = core.version(),
+  -- tensors
+  tensor = core.tensor, zeros = core.zeros, ones = core.ones, full = core.full, arange = core.arange, ops = core.ops,
+  scope = core.scope, no_grad = core.no_grad, generator = core.generator,
+  memory = core.memory, threads = core.threads, clock = core.clock,
+  -- files
+  json = core.json, yaml = core.yaml, image = core.image, safetensors = core.safetensors, sha256 = core.sha256,
+  file = { read = core.file.read, exists = core.file.exists, list = core.file.list },
+  -- what the paper varies
+  schedule = require "syz.schedule", discount = require "syz.discount", control = require "syz.control",
+  aggregate = require "syz.aggregate",
+  -- building blocks
+  model = core.model, tokenizer = core.tokenizer, data = data, prompts = data.prompts, nn = nn, optim = optim,
+  adamw = optim.adamw, sampler = require "syz.sampler",
+  -- experiments
+  options = recipe.options, train = require("syz.trainer").experiment, fit = require("syz.fit").experiment,
+  eval = require "syz.eval",
+}
+
+local clip = require "syz.rewards.clip"
+syz.reward = { clip = clip.load, normalize = clip.normalize }
+
+local direct_align, srpo = require "syz.methods.direct_align", require "syz.methods.srpo"
+syz.methods = { direct_align = direct_align.new, srpo = srpo.new }
+
+syz.pipeline = setmetatable({ new = pipeline.new, load = pipeline.load }, {
+  __call = function(_, folder, options) return pipeline.load(folder, options) end,
+})
+
+local judge = require "syz.judge"
+syz.judge = setmetatable({ new = judge.new, load = judge.load }, {
+  __call = function(_, folder) return judge.load(folder) end,
+})
+
+return syz
