@@ -116,7 +116,7 @@ end
 
 local function finish(run)
   clip:save(opt.save)
-  syz.copy_folder(opt.tokenizer, opt.save)
+  syz.data.copy_folder(opt.tokenizer, opt.save)
   run:summary(evaluate())
 end
 

@@ -24,7 +24,8 @@ text_config.vocab_size = tokenizer:size()
 local pipe = syz.pipeline.new {
   transformer = syz.model.create(syz.json.decode(syz.file.read(opt.transformer))),
   text_encoder = syz.model.create(text_config),
-  vae = syz.model.load(opt.vae), tokenizer = tokenizer, schedule = syz.schedule.flow { steps = 25, shift = 3 },
+  vae = syz.model.load(opt.vae), tokenizer = tokenizer, tokenizer_folder = opt.tokenizer,
+  schedule = syz.schedule.flow { steps = 25, shift = 3 },
   size = { 64, 64 },
 }
 pipe.vae:requires_grad(false)
@@ -32,7 +33,7 @@ pipe.transformer:init(opt.seed)
 pipe.text_encoder:init(opt.seed + 1)
 
 -- Latents do not change while the transformer learns: encode every image once.
-local latents = syz.encode_all(pipe, data)
+local latents = pipe:encode_all(data)
 local batches = syz.data.epochs(data:count(), opt.batch, opt.seed)
 
 -- Flow matching: v = eps - x0 at x = (1 - sigma) x0 + sigma eps, sigma = sigmoid(normal).
@@ -66,8 +67,6 @@ local function evaluate(step, run)
 end
 
 local function finish(run)
-  pipe.folder = opt.save
-  syz.write_pipeline_index(pipe, opt.save, opt.tokenizer)
   pipe:save(opt.save)
   evaluate(opt.steps, run)
 end

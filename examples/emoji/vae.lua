@@ -63,7 +63,7 @@ end
 
 -- The transformer wants latents of unit variance: measure the shift and scale, and keep them in the configuration.
 local function finish(run)
-  local mean, variance = syz.latent_statistics(train, function(images) return (posterior(images)) end)
+  local mean, variance = syz.data.statistics(train, function(images) return (posterior(images)) end)
   local config = vae:config()
   config.shift_factor, config.scaling_factor = mean, 1 / math.sqrt(variance)
   local final = syz.model.create(config)

@@ -16,6 +16,21 @@ function M.prompts(path)
   return list
 end
 
+--- Concatenate along the first dimension, in groups of eight (the most that one operation takes).
+---@param list syz.Tensor[]
+function M.stack(list)
+  while #list > 1 do
+    local merged = {}
+    for i = 1, #list, 8 do
+      local group = {}
+      for k = i, math.min(i + 7, #list) do group[#group + 1] = list[k] end
+      merged[#merged + 1] = #group > 1 and core.ops.concat(group, 0) or group[1]
+    end
+    list = merged
+  end
+  return list[1]
+end
+
 ---@class syz.Images
 ---@field meta table[]        one table per image
 ---@field pixels syz.Tensor   u8 [N,H,W,3]
@@ -24,8 +39,7 @@ Images.__index = Images
 
 local function new_images(meta, tensors)
   if #tensors == 0 then error("the data set holds no images that were asked for", 3) end
-  local stacked = require("syz.pipeline").stack
-  return setmetatable({ meta = meta, pixels = stacked(tensors):keep() }, Images)
+  return setmetatable({ meta = meta, pixels = M.stack(tensors):keep() }, Images)
 end
 
 local function add_image(meta, tensors, decoded, fields, filter)
@@ -97,6 +111,63 @@ function Images:batch(indices)
   local zero_based = {}
   for i, index in ipairs(indices) do zero_based[i] = index - 1 end
   return self.pixels:index_select(0, core.tensor(zero_based, { #zero_based }, "i64")):to("f32") / 255
+end
+
+--- Positions of the images that share a metadata field, one list per value, in order of first appearance.
+---@param images syz.Images
+---@param field string
+---@return integer[][]
+function M.group(images, field)
+  local groups, by_value = {}, {}
+  for i, meta in ipairs(images.meta) do
+    local value = tostring(meta[field])
+    if not by_value[value] then
+      by_value[value] = {}
+      groups[#groups + 1] = by_value[value]
+    end
+    table.insert(by_value[value], i)
+  end
+  return groups
+end
+
+--- Call f(batch, first, last) on the whole set, `size` images at a time, without gradients and each in its own scope.
+---@param images syz.Images
+---@param size integer
+---@param f fun(batch: syz.Tensor, first: integer, last: integer)
+function M.each_batch(images, size, f)
+  core.no_grad(function()
+    for first = 1, images:count(), size do
+      core.scope(function()
+        local indices, last = {}, math.min(first + size - 1, images:count())
+        for i = first, last do indices[#indices + 1] = i end
+        f(images:batch(indices), first, last)
+      end)
+    end
+  end)
+end
+
+--- Mean and variance over every element of f(batch).
+---@param images syz.Images
+---@param f fun(batch: syz.Tensor): syz.Tensor
+function M.statistics(images, f)
+  local sum, squares, n = 0, 0, 0
+  M.each_batch(images, 64, function(batch)
+    local z = f(batch)
+    n = n + z:numel()
+    sum = sum + z:sum():item()
+    squares = squares + (z * z):sum():item()
+  end)
+  return sum / n, squares / n - (sum / n) ^ 2
+end
+
+--- Copy the files of a folder (not its subfolders).
+function M.copy_folder(from, to)
+  core.file.mkdir(to)
+  for _, name in ipairs(core.file.list(from)) do
+    if core.file.exists(from .. "/" .. name) == "file" then
+      core.file.write(to .. "/" .. name, core.file.read(from .. "/" .. name))
+    end
+  end
 end
 
 --- A random permutation of 1 .. n (Fisher-Yates).

@@ -1,6 +1,7 @@
 --- A text-to-image pipeline from a folder in the diffusers layout: transformer, vae, text_encoder, tokenizer, scheduler.
 --- The embedded emoji pipeline and FLUX.1 take the same path.
 local core = require "syz.core"
+local data = require "syz.data"
 local sampler = require "syz.sampler"
 local schedule = require "syz.schedule"
 
@@ -60,21 +61,7 @@ function Pipeline:condition(prompts)
   for i, text in ipairs(prompts) do
     hidden[i], pooled[i] = self.cache[text].hidden, self.cache[text].pooled
   end
-  return { hidden = self.stack(hidden), pooled = self.stack(pooled), prompts = prompts }
-end
-
---- Concatenate along the batch in groups of eight, the most that one operation takes.
-function Pipeline.stack(list)
-  while #list > 1 do
-    local merged = {}
-    for i = 1, #list, 8 do
-      local group = {}
-      for k = i, math.min(i + 7, #list) do group[#group + 1] = list[k] end
-      merged[#merged + 1] = #group > 1 and core.ops.concat(group, 0) or group[1]
-    end
-    list = merged
-  end
-  return list[1]
+  return { hidden = data.stack(hidden), pooled = data.stack(pooled), prompts = prompts }
 end
 
 function Pipeline:encode_text(texts)
@@ -152,7 +139,7 @@ function Pipeline:sample(options)
         noise[#noise + 1] = self:noise(core.generator((options.seed or 0) + i - 1, 1), 1)
       end
       local x = sampler.euler(self, {
-        noise = self.stack(noise), cond = self:condition(chosen), schedule = self.schedule, steps = steps,
+        noise = data.stack(noise), cond = self:condition(chosen), schedule = self.schedule, steps = steps,
         guidance = options.guidance or self.default_guidance,
         on_step = function()
           done = done + 1
@@ -162,22 +149,39 @@ function Pipeline:sample(options)
       return self:decode(x)
     end)
   end
-  return self.stack(parts)
+  return data.stack(parts)
 end
 
---- Save the whole pipeline, or with `transformer_only` just what training changed, in the diffusers layout.
+--- Packed latents [N,T,C] of a whole image set.
+---@param images syz.Images
+function Pipeline:encode_all(images)
+  local parts = {}
+  data.each_batch(images, 64, function(batch) parts[#parts + 1] = self:encode(batch):keep() end)
+  local all = data.stack(parts):copy():keep()
+  for _, part in ipairs(parts) do part:free() end
+  return all
+end
+
+--- Save in the diffusers layout: all parts, or with `transformer_only` just what training changed.
+---@param folder string
+---@param transformer_only boolean|nil
 function Pipeline:save(folder, transformer_only)
   self.transformer:save(folder .. "/transformer")
   if transformer_only then return end
   self.vae:save(folder .. "/vae")
   self.text_encoder:save(folder .. "/text_encoder")
-  for _, part in ipairs { "tokenizer", "scheduler" } do
-    core.file.mkdir(folder .. "/" .. part)
-    for _, name in ipairs(core.file.list(self.folder .. "/" .. part)) do
-      core.file.write(("%s/%s/%s"):format(folder, part, name), core.file.read(("%s/%s/%s"):format(self.folder, part, name)))
-    end
-  end
-  core.file.write(folder .. "/model_index.json", core.file.read(self.folder .. "/model_index.json"))
+  data.copy_folder(self.tokenizer_folder, folder .. "/tokenizer")
+  core.file.mkdir(folder .. "/scheduler")
+  core.file.write(folder .. "/scheduler/scheduler_config.json", core.json.encode({
+    _class_name = "FlowMatchEulerDiscreteScheduler", num_train_timesteps = 1000, shift = self.schedule.shift,
+    use_dynamic_shifting = false,
+  }, true))
+  core.file.write(folder .. "/model_index.json", core.json.encode({
+    _class_name = "FluxPipeline",
+    scheduler = { "diffusers", "FlowMatchEulerDiscreteScheduler" },
+    text_encoder = { "transformers", "CLIPTextModel" }, tokenizer = { "transformers", "CLIPTokenizer" },
+    transformer = { "diffusers", "FluxTransformer2DModel" }, vae = { "diffusers", "AutoencoderKL" },
+  }, true))
 end
 
 local M = {}
@@ -216,7 +220,7 @@ function M.load(folder, options)
     transformer = core.model.load(folder .. "/transformer"),
     vae = core.model.load(folder .. "/vae"),
     text_encoder = core.model.load(folder .. "/text_encoder"),
-    tokenizer = core.tokenizer(folder .. "/tokenizer"),
+    tokenizer = core.tokenizer(folder .. "/tokenizer"), tokenizer_folder = folder .. "/tokenizer",
     schedule = schedule.flow { steps = options.steps or 25, shift = options.shift or scheduler.shift or 1 },
     size = options.size,
   }

@@ -1,5 +1,6 @@
 --- CLIP-like rewards: cosine between image and text features (HPSv2.1, PickScore, CLIP score, the emoji reward).
 local core = require "syz.core"
+local data = require "syz.data"
 
 local M = {}
 
@@ -44,7 +45,7 @@ function Reward:text(texts)
   end
   local rows = {}
   for i, text in ipairs(texts) do rows[i] = self.cache[text] end
-  return require("syz.pipeline").stack(rows)
+  return data.stack(rows)
 end
 
 --- Unit image features [B,P]; gradients flow to the images.
