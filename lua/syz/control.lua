@@ -16,7 +16,9 @@ function M.words(sets)
       error(("control.%s must be a non-empty list of words"):format(side), 2)
     end
     for i, word in ipairs(list) do
-      if type(word) ~= "string" then error(("control.%s[%d] must be a string, not %s"):format(side, i, type(word)), 2) end
+      if type(word) ~= "string" then
+        error(("control.%s[%d] must be a string, not %s"):format(side, i, type(word)), 2)
+      end
     end
   end
   return function(step, prompt)

@@ -22,8 +22,8 @@ function M.colour(images)
 end
 
 --- Declare an evaluation.
----@param options { pipeline: syz.Pipeline, prompts: string[], reward: table|nil, judge: syz.Judge|nil, style: string|nil,
----  control: fun(step: integer, prompt: string): string, string, seed: integer|nil, steps: integer|nil,
+---@param options { pipeline: syz.Pipeline, prompts: string[], reward: table|nil, judge: syz.Judge|nil,
+---  style: string|nil, control: fun(step: integer, prompt: string): string, string, seed: integer|nil, steps: integer|nil,
 ---  guidance: number|nil, grid: integer|nil, rewards: table<string, table>|nil }
 function M.new(options)
   return setmetatable(options, Evaluation)

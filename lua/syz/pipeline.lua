@@ -1,4 +1,4 @@
---- A text-to-image pipeline from a folder in the diffusers layout: transformer, vae, text_encoder, tokenizer, scheduler.
+--- A text-to-image pipeline from a folder in the diffusers layout (transformer, vae, text_encoder, tokenizer, scheduler).
 --- The embedded emoji pipeline and FLUX.1 take the same path.
 local core = require "syz.core"
 local data = require "syz.data"
@@ -22,7 +22,8 @@ end
 
 local function unpack_tokens(x, h, w)
   local s = x:shape()
-  return x:reshape({ s[1], h / 2, w / 2, s[3] / 4, 2, 2 }):permute({ 0, 1, 4, 2, 5, 3 }):reshape({ s[1], h, w, s[3] / 4 })
+  local n, c = s[1], s[3] / 4
+  return x:reshape({ n, h / 2, w / 2, c, 2, 2 }):permute({ 0, 1, 4, 2, 5, 3 }):reshape({ n, h, w, c })
 end
 
 --- Row and column of every image token, and zeros for the text: FLUX's three-axis position ids.
@@ -80,8 +81,8 @@ function Pipeline:encode_text(texts)
 end
 
 --- The model's velocity at noise level `t` (a number, or a tensor {B}). Gradients flow to the transformer when enabled.
---- With a guidance-distilled transformer `guidance` is embedded; with any other, a guidance above 1 means classifier-free
---- guidance against the empty prompt, which costs a second forward.
+--- With a guidance-distilled transformer `guidance` is embedded; with any other, a guidance above 1 means
+--- classifier-free guidance against the empty prompt, which costs a second forward.
 ---@param x syz.Tensor  [B,T,C] packed latents
 ---@param t number|syz.Tensor
 ---@param cond table  from :condition()
@@ -123,7 +124,7 @@ function Pipeline:noise(generator, batch)
   return generator:randn({ batch, self.h * self.w / 4, self.channels * 4 })
 end
 
---- Images for prompts. One seed per image (seed, seed + 1, ...), so that an image does not depend on the batch it is in.
+--- Images for prompts. One seed per image (seed, seed + 1, ...), so that an image does not depend on its batch.
 ---@param options { prompts: string[], steps: integer|nil, guidance: number|nil, seed: integer|nil, batch: integer|nil,
 ---  on_step: nil|fun(done: integer, total: integer) }
 ---@return syz.Tensor  [N,H,W,3] in [0, 1]

@@ -30,7 +30,8 @@ function M.start(self, batch, generator)
     return core.no_grad(core.scope, function() return self.pipeline:encode(images) end), eps
   end
   local x0 = sampler.euler(self.pipeline, {
-    noise = eps, cond = batch.cond, schedule = self.schedule, steps = self.rollout_steps, guidance = self.rollout_guidance,
+    noise = eps, cond = batch.cond, schedule = self.schedule, steps = self.rollout_steps,
+    guidance = self.rollout_guidance,
   })
   return x0, eps
 end

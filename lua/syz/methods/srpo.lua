@@ -28,8 +28,8 @@ local function released_timestep(level)
   return (rounded * core.full({ #values }, 1000):to("bf16")):to("f32") / 1000
 end
 
----@param options { pipeline: syz.Pipeline, reward: table, control: table|function, form: string|nil, compat: string|nil,
----  kappa: { denoise: any, inversion: any }|nil, threshold: number|nil, offline: function|nil, window: table|nil,
+---@param options { pipeline: syz.Pipeline, reward: table, control: table|function, form: string|nil,
+---  compat: string|nil, kappa: { denoise: any, inversion: any }|nil, threshold: number|nil, offline: function|nil, window: table|nil,
 ---  lambda: any, schedule: syz.Schedule|nil, rollout_steps: integer|nil, rollout_guidance: number|nil,
 ---  train_guidance: number|nil, jump: integer|nil, ratio: number|nil, noise: string|nil, timesteps: integer|nil }
 function M.new(options)
