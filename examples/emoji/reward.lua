@@ -33,7 +33,7 @@ local function batch(step, generator)
       local meta = train.meta[index]
       local plain = generator:number() < opt.plain
       indices[#indices + 1] = index
-      texts[#texts + 1] = world.caption(meta, generator, { style = not plain, tags = true })
+      texts[#texts + 1] = world.caption(meta, function() return generator:number() end, { style = plain and 0 or 1, tag = 0.2 })
       about[#about + 1] = { subject = meta.codepoint, style = meta.style, plain = plain }
     end
   end
@@ -77,7 +77,10 @@ local function measure(set, limit)
   return syz.no_grad(syz.scope, function()
     local names, seen = {}, {}
     for _, meta in ipairs(set.meta) do
-      if not seen[meta.subject] and #names < limit then names[#names + 1], seen[meta.subject] = meta.subject, #names + 1 end
+      if not seen[meta.subject] and #names < limit then
+        names[#names + 1] = meta.subject
+        seen[meta.subject] = #names
+      end
     end
     local chosen = {}
     for i, meta in ipairs(set.meta) do if seen[meta.subject] then chosen[#chosen + 1] = i end end

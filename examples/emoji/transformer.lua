@@ -14,8 +14,9 @@ local opt = syz.options {
   drop = { 0.08, "share of captions dropped, for classifier-free guidance" }, seed = { 3, "random seed" },
 }
 
+world.read = syz.file.read
 local wanted = {}
-for i, name in ipairs(world.subjects()) do if i <= opt.subjects then wanted[name] = true end end
+for _, name in ipairs(world.subjects(opt.subjects)) do wanted[name] = true end
 local data = syz.data.webdataset(opt.data, function(meta) return wanted[meta.subject] end)
 
 local tokenizer = syz.tokenizer(opt.tokenizer)
@@ -41,7 +42,7 @@ local function loss(step, generator)
   local zero_based, texts = {}, {}
   for i, index in ipairs(batches(step)) do
     zero_based[i] = index - 1
-    texts[i] = generator:number() < opt.drop and "" or world.caption(data.meta[index], generator)
+    texts[i] = world.caption(data.meta[index], function() return generator:number() end, { drop = opt.drop })
   end
   local x0 = latents:index_select(0, syz.tensor(zero_based, { #zero_based }, "i64"))
   local eps = generator:randn(x0:shape())
@@ -56,11 +57,9 @@ end
 local function evaluate(step, run)
   pipe.cache = {}
   local prompts = {}
-  for i, name in ipairs(world.subjects()) do
-    if i <= 8 then
-      for _, style in ipairs(world.styles) do prompts[#prompts + 1] = style.phrase .. ". " .. name end
-      prompts[#prompts + 1] = name
-    end
+  for _, name in ipairs(world.subjects(8)) do
+    for _, style in ipairs(world.styles) do prompts[#prompts + 1] = style.phrase .. ". " .. name end
+    prompts[#prompts + 1] = name
   end
   syz.scope(function() run:sample(step, pipe:sample { prompts = prompts, guidance = 2, seed = 100, batch = 48 }) end)
   return {}

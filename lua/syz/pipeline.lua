@@ -1,4 +1,4 @@
---- A text-to-image pipeline from a folder in the diffusers layout (transformer, vae, text_encoder, tokenizer, scheduler).
+--- A text-to-image pipeline from a folder in the diffusers layout: transformer, vae, text encoder, tokenizer.
 --- The embedded emoji pipeline and FLUX.1 take the same path.
 local core = require "syz.core"
 local data = require "syz.data"

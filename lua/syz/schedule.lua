@@ -55,7 +55,7 @@ function Schedule:window(window, T, grid_steps)
 end
 
 --- What the model predicts, turned into the clean image and the noise it implies.
---- Flow: v = eps - x0, so x0 = x - sigma v and eps = x + (1 - sigma) v. VP with eps prediction: x0 = (x - sigma e)/alpha.
+--- Flow: v = eps - x0, so x0 = x - sigma v and eps = x + (1 - sigma) v. VP predicts eps: x0 = (x - sigma eps)/alpha.
 local function split_flow(self, x, prediction, t)
   local _, sigma = self:at(t)
   return x - sigma * prediction, x + (1 - sigma) * prediction
@@ -100,7 +100,7 @@ function M.flow(options)
   return new("flow", options or {}, function(_, t) return 1 - t, t end, split_flow)
 end
 
---- Variance preserving (DDPM with the scaled-linear betas of Stable Diffusion): alpha = sqrt(abar), sigma = sqrt(1 - abar).
+--- Variance preserving (DDPM, the scaled-linear betas of Stable Diffusion): alpha^2 = abar, sigma^2 = 1 - abar.
 ---@param options { steps: integer|nil, shift: number|nil, beta: number[]|nil, train_steps: integer|nil }
 ---@return syz.Schedule
 function M.vp(options)
@@ -119,7 +119,7 @@ function M.vp(options)
   end, split_vp)
 end
 
---- Indices of the released SRPO code for one draw m (ALL counted from 0 into the window's T levels; larger m is noisier).
+--- Indices of the released SRPO code for one draw m: counted from 0 into the window's T levels; larger m is noisier.
 --- Denoising goes h -> r, inversion q -> target; both recover at index T - m. Returns a table.
 ---@param m integer  drawn from 5 .. T - 5
 ---@param k integer  the jump in indices

@@ -82,8 +82,8 @@ function Experiment:execute(run)
     run:prompts(check.prompts)
   end
   local last = loop.run(run, {
-    label = method.name, steps = self.steps, seed = self.seed or 42, modules = method.modules, optimizer = self.optimizer,
-    checkpoint_every = self.checkpoint_every or 20, step = self:stepper(run),
+    label = method.name, steps = self.steps, seed = self.seed or 42, modules = method.modules,
+    optimizer = self.optimizer, checkpoint_every = self.checkpoint_every or 20, step = self:stepper(run),
     state = function() return metrics end,
     load_state = function(extra) metrics = extra end,
     after = function(step)

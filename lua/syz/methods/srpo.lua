@@ -29,9 +29,10 @@ local function released_timestep(level)
 end
 
 ---@param options { pipeline: syz.Pipeline, reward: table, control: table|function, form: string|nil,
----  compat: string|nil, kappa: { denoise: any, inversion: any }|nil, threshold: number|nil, offline: function|nil, window: table|nil,
----  lambda: any, schedule: syz.Schedule|nil, rollout_steps: integer|nil, rollout_guidance: number|nil,
----  train_guidance: number|nil, jump: integer|nil, ratio: number|nil, noise: string|nil, timesteps: integer|nil }
+---  compat: string|nil, kappa: { denoise: any, inversion: any }|nil, threshold: number|nil, offline: function|nil,
+---  window: table|nil, lambda: any, schedule: syz.Schedule|nil, rollout_steps: integer|nil,
+---  rollout_guidance: number|nil, train_guidance: number|nil, jump: integer|nil, ratio: number|nil,
+---  noise: string|nil, timesteps: integer|nil }
 function M.new(options)
   local self = setmetatable(direct.settings(options, "srpo"), Srpo)
   self.name = "srpo"
