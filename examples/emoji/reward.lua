@@ -33,7 +33,8 @@ local function batch(step, generator)
       local meta = train.meta[index]
       local plain = generator:number() < opt.plain
       indices[#indices + 1] = index
-      texts[#texts + 1] = world.caption(meta, function() return generator:number() end, { style = plain and 0 or 1, tag = 0.2 })
+      local function uniform() return generator:number() end
+      texts[#texts + 1] = world.caption(meta, uniform, { style = plain and 0 or 1, tag = 0.2 })
       about[#about + 1] = { subject = meta.codepoint, style = meta.style, plain = plain }
     end
   end

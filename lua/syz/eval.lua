@@ -23,8 +23,8 @@ end
 
 --- Declare an evaluation.
 ---@param options { pipeline: syz.Pipeline, prompts: string[], reward: table|nil, judge: syz.Judge|nil,
----  style: string|nil, rewards: table<string, table>|nil, control: fun(step: integer, prompt: string): string, string, seed: integer|nil, steps: integer|nil,
----  guidance: number|nil, grid: integer|nil }
+---  style: string|nil, rewards: table<string, table>|nil, seed: integer|nil, steps: integer|nil,
+---  guidance: number|nil, grid: integer|nil, control: fun(step: integer, prompt: string): string, string }
 function M.new(options)
   return setmetatable(options, Evaluation)
 end
