@@ -123,6 +123,8 @@ void bind_open_file(lua_State *L);      /* file, sha256, base64 */
 void bind_open_io(lua_State *L);        /* safetensors, image */
 void bind_open_tokenizer(lua_State *L); /* tokenizer */
 void bind_open_model(lua_State *L);     /* model */
+void bind_open_optim(lua_State *L);     /* adamw, ema */
+void bind_open_data(lua_State *L);      /* webdataset, tfevents, yaml */
 void bind_open_machine(lua_State *L);   /* clocks, memory, threads, machine, terminal */
 
 #endif

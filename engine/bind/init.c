@@ -13,6 +13,8 @@ int luaopen_syz_core(lua_State *L) {
     bind_open_io(L);
     bind_open_tokenizer(L);
     bind_open_model(L);
+    bind_open_optim(L);
+    bind_open_data(L);
     bind_open_machine(L);
     return 1;
 }
