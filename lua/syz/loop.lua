@@ -81,7 +81,7 @@ end
 ---@return integer  the last step done
 function M.run(run, spec)
   local parameters = {}
-  for _, name in ipairs(spec.order or { next(spec.modules) }) do
+  for _, name in ipairs(spec.order or { (next(spec.modules)) }) do
     for _, parameter in ipairs(spec.modules[name]:parameters()) do
       parameters[#parameters + 1] = parameter
     end
