@@ -301,7 +301,7 @@ SYZ_API syz_status syz_model_init(syz_model *m, uint64_t seed);
  * replaced whole or not at all. */
 SYZ_API syz_status syz_model_save(const syz_model *m, const char *folder, syz_dtype dtype);
 SYZ_API syz_model *syz_model_retain(syz_model *m); /* returns m; NULL stays NULL */
-SYZ_API void syz_model_release(syz_model *m);      /* must outlive every graph that its methods recorded */
+SYZ_API void syz_model_release(syz_model *m);      /* graphs that its methods recorded stay valid */
 
 SYZ_API const char *syz_model_class(const syz_model *m);  /* "FluxTransformer2DModel"; borrowed, like all names here */
 SYZ_API const char *syz_model_config(const syz_model *m); /* JSON text */

@@ -247,7 +247,7 @@ static void run_double(syz_model *m, int64_t index, syz_tensor *x[2], syz_tensor
     if (syz_failed()) return;
     if (m->checkpointing && syz_grad_enabled()) {
         int64_t text = x[TEXT]->shape.dim[1], image = x[IMAGE]->shape.dim[1];
-        syz_tensor *joined = syz_checkpoint(double_segment, m, index, in, 6);
+        syz_tensor *joined = syz_checkpoint_block(m, double_segment, index, in, 6);
         x[TEXT] = syz_narrow(joined, 1, 0, text);
         x[IMAGE] = syz_narrow(joined, 1, text, image);
     } else if (syz_scope_push() == SYZ_OK) {

@@ -75,11 +75,31 @@ syz_tensor *syz_narrow(syz_tensor *x, int64_t dim, int64_t begin, int64_t length
     return syz_slice(x, dim, begin, begin + length);
 }
 
+static void release_model(void *m) {
+    syz_model_release(m);
+}
+
+/* A tensor that holds a reference on the model as long as a graph holds the tensor. */
+static syz_tensor *lease(syz_model *m) {
+    syz_tensor *t = syz_wrap(SYZ_U8, SYZ_SHAPE(1), m, release_model, m);
+    if (t) syz_model_retain(m);
+    return t;
+}
+
+syz_tensor *syz_checkpoint_block(syz_model *m, syz_segment block, int64_t index, syz_tensor *const in[], int nin) {
+    syz_tensor *all[SYZ_MAX_INPUTS];
+    if (nin >= SYZ_MAX_INPUTS) return syz_fail_null(SYZ_EINTERNAL, "a block of a model has too many inputs");
+    for (int k = 0; k < nin; k++)
+        all[k] = in[k];
+    all[nin] = lease(m);
+    return all[nin] ? syz_checkpoint(block, m, index, all, nin + 1) : NULL;
+}
+
 syz_tensor *syz_run_block(syz_model *m, syz_segment block, int64_t index, syz_tensor *const in[], int nin) {
     if (syz_failed()) return NULL;
     for (int k = 0; k < nin; k++)
         if (!in[k]) return NULL;
-    if (m->checkpointing && syz_grad_enabled()) return syz_checkpoint(block, m, index, in, nin);
+    if (m->checkpointing && syz_grad_enabled()) return syz_checkpoint_block(m, block, index, in, nin);
     if (syz_scope_push() != SYZ_OK) return NULL;
     syz_tensor *out = syz_scope_return(block(m, index, in, nin));
     syz_scope_pop();

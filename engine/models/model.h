@@ -66,6 +66,10 @@ syz_tensor *syz_apply_group_norm(const syz_model *m, const char *name, syz_tenso
 /* Columns begin..begin+length-1 of dimension `dim`. */
 syz_tensor *syz_narrow(syz_tensor *x, int64_t dim, int64_t begin, int64_t length);
 
+/* Run one block keeping only its inputs. The graph keeps the model alive. The block's own inputs come first in its
+ * list; what follows them is not for it. */
+syz_tensor *syz_checkpoint_block(syz_model *m, syz_segment block, int64_t index, syz_tensor *const in[], int nin);
+
 /* Run one block of a model in a scope of its own, so that temporaries die with it; checkpointed when the model is set
  * so and gradients are recorded. */
 syz_tensor *syz_run_block(syz_model *m, syz_segment block, int64_t index, syz_tensor *const in[], int nin);

@@ -80,6 +80,20 @@ static void checkpointing_changes_nothing(void **state) {
     reference_close(&c);
 }
 
+/* A graph with checkpoints runs the model again, and so must keep it. */
+static void graphs_keep_the_model(void **state) {
+    (void)state;
+    reference_case c = reference_open("flux_a");
+    syz_tensor *in[INPUTS];
+    take_inputs(&c, in);
+    syz_model_set_checkpointing(c.model, true);
+    syz_tensor *out = forward(c.model, in);
+    syz_model_release(c.model);
+    assert_int_equal(syz_backward(out, reference_get(&c, "grad_output")), SYZ_OK);
+    check_close(syz_grad(in[0]), reference_get(&c, "grad.hidden_states"), 1e-4);
+    syz_weights_close(c.values);
+}
+
 /* Without gradients a forward pass holds one block's temporaries, not all of them. */
 static void inference_frees_as_it_goes(void **state) {
     (void)state;
@@ -150,6 +164,7 @@ int main(void) {
         CHECK_TEST(embedded_guidance),
         CHECK_TEST(one_head),
         CHECK_TEST(checkpointing_changes_nothing),
+        CHECK_TEST(graphs_keep_the_model),
         CHECK_TEST(inference_frees_as_it_goes),
         CHECK_TEST(half_precision_inputs),
         CHECK_TEST(wrong_inputs_are_named),
