@@ -41,6 +41,8 @@ static void starting_values(void **state) {
     syz_tensor *w = param(a, "context_embedder.weight"), *v = param(a, "single_transformer_blocks.0.attn.to_q.weight");
     assert_true(reference_peak(w) <= 1 / sqrt(5) && reference_peak(w) > 0.9 / sqrt(5));
     assert_true(reference_peak(v) <= 1 / sqrt(12) && reference_peak(v) > 0.9 / sqrt(12));
+    syz_tensor *other = param(a, "single_transformer_blocks.0.attn.to_k.weight");
+    assert_memory_not_equal(syz_data(v), syz_data(other), syz_nbytes(v)); /* every name has numbers of its own */
     assert_true(reference_peak(param(a, "norm_out.linear.weight")) == 0);
     assert_float_equal(syz_f32(param(a, "transformer_blocks.0.attn.norm_q.weight"))[3], 1, 0);
     syz_model_release(a);
