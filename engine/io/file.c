@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <nettle/sha2.h>
+#include <sanitizer/asan_interface.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +74,12 @@ syz_status syz_file_read(uint8_t **data, size_t *size, const char *path, size_t 
     return SYZ_OK;
 }
 
+/* The zeros between the end of a mapped file and the end of its page, which sanitizer builds make unreadable. */
+static inline size_t last_page_rest(size_t size) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    return (page - size % page) % page;
+}
+
 syz_mapping *syz_file_map(const char *path) {
     if (syz_failed()) return NULL;
     syz_mapping *mapping = syz_alloc(1, sizeof *mapping);
@@ -91,13 +98,17 @@ syz_mapping *syz_file_map(const char *path) {
         return syz_fail_null(SYZ_EIO, "%s: cannot map: %s", path, strerror(error));
     }
     mapping->bytes = bytes;
+    if (size) ASAN_POISON_MEMORY_REGION(mapping->bytes + size, last_page_rest(size));
     return mapping;
 }
 
 void syz_mapping_release(void *owner) {
     syz_mapping *mapping = owner;
     if (!mapping || --mapping->refs > 0) return;
-    if (mapping->size) munmap(mapping->bytes, mapping->size);
+    if (mapping->size) {
+        ASAN_UNPOISON_MEMORY_REGION(mapping->bytes + mapping->size, last_page_rest(mapping->size));
+        munmap(mapping->bytes, mapping->size);
+    }
     free(mapping);
 }
 
