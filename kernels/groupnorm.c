@@ -23,16 +23,16 @@ typedef struct {
     const syz_group_norm_shape *shape;
     const float *x, *dy, *weight, *bias;
     float *y, *dx, *mean, *rstd, *dweight, *dbias;
-    float *rows; /* scratch: two rows for each (sample, block), then four for each sample */
+    float *rows; /* scratch: three rows for each (sample, block), then four for each sample */
     float eps;
 } task;
 
 static float *block_rows(const task *t, int64_t n, int64_t block) {
-    return t->rows + (n * block_count(t->shape) + block) * 2 * t->shape->channels;
+    return t->rows + (n * block_count(t->shape) + block) * 3 * t->shape->channels;
 }
 
 static float *sample_rows(const task *t, int64_t n) {
-    return t->rows + t->shape->n * block_count(t->shape) * 2 * t->shape->channels + n * 4 * t->shape->channels;
+    return t->rows + t->shape->n * block_count(t->shape) * 3 * t->shape->channels + n * 4 * t->shape->channels;
 }
 
 static const float *positions(const task *t, const float *x, int64_t n, int64_t block) {
@@ -115,29 +115,40 @@ static void apply(const task *t, int64_t n, int64_t block) {
 
 /* ---- backward ---- */
 
-/* Block sums of dz and dz * x, with dz the gradient before the SiLU; dz stays in dx when that is wanted. */
+/* One position: dz, the gradient before the SiLU, and its share of the sums of dz and dz * x. */
+static void gradient_row(float *restrict sum, float *restrict dot, float *restrict dz, const float *restrict dy,
+                         const float *restrict x, const float *restrict scale, const float *restrict shift,
+                         int64_t channels) {
+#pragma omp simd
+    for (int64_t c = 0; c < channels; c++) {
+        float g = dy[c] * syz_silu_slope(x[c] * scale[c] + shift[c]);
+        dz[c] = g;
+        sum[c] += g;
+        dot[c] += g * x[c];
+    }
+}
+
+static void plain_row(float *restrict sum, float *restrict dot, const float *restrict dy, const float *restrict x,
+                      int64_t channels) {
+#pragma omp simd
+    for (int64_t c = 0; c < channels; c++) {
+        sum[c] += dy[c];
+        dot[c] += dy[c] * x[c];
+    }
+}
+
+/* Block sums of dz and dz * x. Behind a SiLU dz stays in dx when that is wanted, or goes to a row of scratch. */
 static void gradient_sums(const task *t, int64_t n, int64_t block) {
     int64_t channels = t->shape->channels, size = block_size(t->shape, block);
-    float *restrict sum = block_rows(t, n, block), *restrict dot = sum + channels;
-    const float *restrict scale = sample_rows(t, n), *restrict shift = scale + channels;
-    const float *restrict x = positions(t, t->x, n, block), *restrict dy = t->dy + (x - t->x);
+    float *sum = block_rows(t, n, block), *dot = sum + channels, *spare = sum + 2 * channels;
+    const float *scale = sample_rows(t, n), *shift = scale + channels;
+    const float *x = positions(t, t->x, n, block), *dy = t->dy + (x - t->x);
     memset(sum, 0, (size_t)channels * 2 * sizeof *sum);
     for (int64_t p = 0; p < size; p++, x += channels, dy += channels) {
-        float *restrict dz = t->dx ? t->dx + (x - t->x) : NULL;
-        if (t->shape->silu && dz) {
-            for (int64_t c = 0; c < channels; c++) {
-                float g = dy[c] * syz_silu_slope(x[c] * scale[c] + shift[c]);
-                dz[c] = g;
-                sum[c] += g;
-                dot[c] += g * x[c];
-            }
-        } else {
-            for (int64_t c = 0; c < channels; c++) {
-                float g = t->shape->silu ? dy[c] * syz_silu_slope(x[c] * scale[c] + shift[c]) : dy[c];
-                sum[c] += g;
-                dot[c] += g * x[c];
-            }
-        }
+        if (t->shape->silu)
+            gradient_row(sum, dot, t->dx ? t->dx + (x - t->x) : spare, dy, x, scale, shift, channels);
+        else
+            plain_row(sum, dot, dy, x, channels);
     }
 }
 

@@ -17,20 +17,25 @@ static void odometer_set(odometer *o, const syz_nest *nest, int dims, int64_t ro
     }
 }
 
-static void odometer_next(odometer *o, const syz_nest *nest, int dims) {
+/* Forward by `count` rows, which must not pass the end of the last dimension. */
+static void odometer_advance(odometer *o, const syz_nest *nest, int dims, int64_t count) {
     for (int d = dims - 1; d >= 0; d--) {
-        o->a += nest->a[d];
-        o->b += nest->b[d];
-        if (++o->index[d] < nest->dim[d]) return;
+        o->a += count * nest->a[d];
+        o->b += count * nest->b[d];
+        if ((o->index[d] += count) < nest->dim[d]) return;
         o->a -= nest->dim[d] * nest->a[d];
         o->b -= nest->dim[d] * nest->b[d];
         o->index[d] = 0;
+        count = 1;
     }
 }
 
-/* Short runs cost more in calls to memcpy than in moving. */
+/* Runs up to 1 KiB cost more in calls to memcpy than in moving. */
 static inline void copy_bytes(char *restrict y, const char *restrict x, size_t bytes) {
-    if (bytes <= 256 && bytes % 16 == 0) {
+    if (bytes <= 1024 && bytes % 32 == 0) {
+        for (size_t i = 0; i < bytes; i += 32)
+            memcpy(y + i, x + i, 32);
+    } else if (bytes <= 256 && bytes % 16 == 0) {
         for (size_t i = 0; i < bytes; i += 16)
             memcpy(y + i, x + i, 16);
     } else {
@@ -47,11 +52,7 @@ static inline void copy_bytes(char *restrict y, const char *restrict x, size_t b
     }                                                                                                                  \
     break
 
-static void copy_row(void *y, int64_t b, const void *x, int64_t a, int64_t n, size_t size) {
-    if (a == 1 && b == 1) {
-        copy_bytes(y, x, (size_t)n * size);
-        return;
-    }
+static void strided_row(void *y, int64_t b, const void *x, int64_t a, int64_t n, size_t size) {
     switch (size) {
     case 1:
         STRIDED(uint8_t);
@@ -61,6 +62,19 @@ static void copy_row(void *y, int64_t b, const void *x, int64_t a, int64_t n, si
         STRIDED(uint32_t);
     default:
         STRIDED(uint64_t);
+    }
+}
+
+/* `rows` rows along the last dimension, at steps of the one before it. */
+static void copy_rows(char *y, const char *x, const syz_nest *nest, int64_t rows, size_t size) {
+    int last = nest->n - 1;
+    int64_t n = nest->dim[last], a = nest->a[last], b = nest->b[last], bytes = (int64_t)size;
+    int64_t down_a = last ? nest->a[last - 1] * bytes : 0, down_b = last ? nest->b[last - 1] * bytes : 0;
+    for (int64_t row = 0; row < rows; row++) {
+        if (a == 1 && b == 1)
+            copy_bytes(y + row * down_b, x + row * down_a, (size_t)(n * bytes));
+        else
+            strided_row(y + row * down_b, b, x + row * down_a, a, n, size);
     }
 }
 
@@ -117,10 +131,11 @@ int syz_cpu_copy(void *y, const void *x, const syz_nest *nest, size_t size) {
         int64_t stop = (k + 1) * chunk < rows ? (k + 1) * chunk : rows;
         odometer o;
         odometer_set(&o, nest, last, k * chunk);
-        for (int64_t row = k * chunk; row < stop; row++) {
-            copy_row((char *)y + o.b * (int64_t)size, nest->b[last], (const char *)x + o.a * (int64_t)size,
-                     nest->a[last], inner, size);
-            odometer_next(&o, nest, last);
+        for (int64_t row = k * chunk, step; row < stop; row += step) {
+            step = last ? nest->dim[last - 1] - o.index[last - 1] : 1;
+            if (step > stop - row) step = stop - row;
+            copy_rows((char *)y + o.b * (int64_t)size, (const char *)x + o.a * (int64_t)size, nest, step, size);
+            odometer_advance(&o, nest, last, step);
         }
     }
     return 0;
