@@ -52,34 +52,49 @@ static inline __attribute__((always_inline)) void syz_tile_run(const syz_tile *t
             *(syz_lanes *)(c + i * ldc + v * SYZ_LANES) = acc[i][v];
 }
 
-#define SYZ_TILE_CASE(rows)                                                                                            \
+#define SYZ_TILE_CASE(rows, vectors)                                                                                   \
     case rows:                                                                                                         \
-        if (vectors == 2)                                                                                              \
-            syz_tile_run(&t, rows, 2);                                                                                 \
-        else                                                                                                           \
-            syz_tile_run(&t, rows, 1);                                                                                 \
+        syz_tile_run(t, rows, vectors);                                                                                \
         break;
+
+/* One tile of 1..6 rows and two vectors, or one vector. */
+static inline void syz_tile_rows(const syz_tile *t, int64_t rows) {
+    switch (rows) {
+        SYZ_TILE_CASE(1, 2)
+        SYZ_TILE_CASE(2, 2)
+        SYZ_TILE_CASE(3, 2)
+        SYZ_TILE_CASE(4, 2)
+        SYZ_TILE_CASE(5, 2)
+        SYZ_TILE_CASE(6, 2)
+    }
+}
+
+static inline void syz_tile_rows_narrow(const syz_tile *t, int64_t rows) {
+    switch (rows) {
+        SYZ_TILE_CASE(1, 1)
+        SYZ_TILE_CASE(2, 1)
+        SYZ_TILE_CASE(3, 1)
+        SYZ_TILE_CASE(4, 1)
+        SYZ_TILE_CASE(5, 1)
+        SYZ_TILE_CASE(6, 1)
+    }
+}
 
 /* The rows are shared out evenly (32 as 5 5 5 5 6 6, not five times 6 and 2), since a thin tile leaves the units
  * waiting. */
 static inline void syz_tile_product(syz_tile whole, int64_t m, int64_t n) {
     int64_t strips = (m + 5) / 6;
     for (int64_t j = 0; j < n; j += 2 * SYZ_LANES) {
-        int vectors = n - j > SYZ_LANES ? 2 : 1;
         for (int64_t s = 0; s < strips; s++) {
             int64_t first = m * s / strips, rows = m * (s + 1) / strips - first;
             syz_tile t = whole;
             t.c += first * t.ldc + j;
             t.a += first * t.a_row;
             t.b += j;
-            switch (rows) {
-                SYZ_TILE_CASE(1)
-                SYZ_TILE_CASE(2)
-                SYZ_TILE_CASE(3)
-                SYZ_TILE_CASE(4)
-                SYZ_TILE_CASE(5)
-                SYZ_TILE_CASE(6)
-            }
+            if (n - j > SYZ_LANES)
+                syz_tile_rows(&t, rows);
+            else
+                syz_tile_rows_narrow(&t, rows);
         }
     }
 }

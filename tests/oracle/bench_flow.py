@@ -6,9 +6,11 @@ The model is diffusers' FluxTransformer2DModel with 2 double and 4 single blocks
 tokens. A training step is the flow-matching loss: forward, backward and AdamW on all parameters (foreach; bf16 means
 autocast over f32 weights; without AVX512-BF16 or AMX, torch is slower in it than in f32). Prints the median in
 milliseconds. PyTorch's one OpenMP pool serves oneDNN and its own loops alike, so `--threads` is the whole count;
-compare with the engine's under the same number, one at a time.
+compare with the engine's (tests/bench/flow.c) under the same number, one at a time. BENCH_CPU=1 reports processor
+time instead of elapsed time: on a busy machine, with one thread, it is the fairer figure.
 """
 import argparse
+import os
 import statistics
 import time
 
@@ -33,10 +35,11 @@ def median_ms(function, repeat):
     for _ in range(2):
         function()
     times = []
+    clock = time.process_time if os.environ.get("BENCH_CPU") else time.perf_counter
     for _ in range(repeat):
-        start = time.perf_counter()
+        start = clock()
         function()
-        times.append(1000 * (time.perf_counter() - start))
+        times.append(1000 * (clock() - start))
     return statistics.median(times)
 
 
