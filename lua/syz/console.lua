@@ -46,12 +46,12 @@ end
 ---@return function|nil chunk, string|nil message, boolean|nil incomplete  more lines are needed
 function M.compile(text, env)
   local expression = text:gsub("^%s*=", "")
-  local chunk = load("return " .. expression, "=console", "t", env)
+  local chunk, unfinished = load("return " .. expression, "=console", "t", env)
   if chunk then return chunk end
   local message
   chunk, message = load(text, "=console", "t", env)
   if chunk then return chunk end
-  return nil, message, message:find("<eof>", 1, true) ~= nil
+  return nil, message, (message .. unfinished):find("<eof>", 1, true) ~= nil
 end
 
 --- Names that may stand where `word` stands: globals and keywords, or the fields and methods behind "a.b:".
