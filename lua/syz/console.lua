@@ -51,7 +51,7 @@ function M.compile(text, env)
   local message
   chunk, message = load(text, "=console", "t", env)
   if chunk then return chunk end
-  return nil, message, (message .. unfinished):find("<eof>", 1, true) ~= nil
+  return nil, message, (message .. unfinished):find("near '<eof>'", 1, true) ~= nil
 end
 
 --- Names that may stand where `word` stands: globals and keywords, or the fields and methods behind "a.b:".
