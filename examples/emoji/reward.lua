@@ -61,7 +61,7 @@ end
 
 local function features(images, texts)
   local image = clip:image_features(syz.reward.normalize(images, config)):normalize(1e-8)
-  local text = clip:text_features(tokenizer:batch(texts, length)):normalize(1e-8)
+  local text = clip:text_features((tokenizer:batch(texts, length))):normalize(1e-8)
   return image, text
 end
 
@@ -85,7 +85,7 @@ local function measure(set, limit)
     end
     local chosen = {}
     for i, meta in ipairs(set.meta) do if seen[meta.subject] then chosen[#chosen + 1] = i end end
-    local plain = clip:text_features(tokenizer:batch(names, length)):normalize(1e-8)
+    local plain = clip:text_features((tokenizer:batch(names, length))):normalize(1e-8)
     local style_hits, top1, top5 = 0, 0, 0
     for start = 1, #chosen, 50 do
       syz.scope(function()
@@ -101,7 +101,7 @@ local function measure(set, limit)
           if rank <= 5 then top5 = top5 + 1 end
           local styled = {}
           for k, style in ipairs(world.styles) do styled[k] = style.phrase .. ". " .. meta.subject end
-          local text = clip:text_features(tokenizer:batch(styled, length)):normalize(1e-8)
+          local text = clip:text_features((tokenizer:batch(styled, length))):normalize(1e-8)
           local best = image:slice(0, row - 1, row):matmul(text, false, true):argmax(-1):totable()[1]
           if world.styles[best + 1].name == meta.style then style_hits = style_hits + 1 end
         end

@@ -17,7 +17,6 @@ local syz = {
   file = { read = core.file.read, exists = core.file.exists, list = core.file.list },
   -- what the paper varies
   schedule = require "syz.schedule", discount = require "syz.discount", control = require "syz.control",
-  aggregate = require "syz.aggregate",
   -- building blocks
   model = core.model, tokenizer = core.tokenizer, data = data, prompts = data.prompts, nn = nn, optim = optim,
   adamw = optim.adamw, sampler = require "syz.sampler",

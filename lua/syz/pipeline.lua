@@ -71,7 +71,7 @@ function Pipeline:encode_text(texts)
       core.scope(function()
         local part = {}
         for i = start, math.min(start + 63, #texts) do part[#part + 1] = texts[i] end
-        local hidden, pooled = self.text_encoder:forward(self.tokenizer:batch(part, self.text_length))
+        local hidden, pooled = self.text_encoder:forward((self.tokenizer:batch(part, self.text_length)))
         for i, text in ipairs(part) do
           self.cache[text] = { hidden = hidden:slice(0, i - 1, i):keep(), pooled = pooled:slice(0, i - 1, i):keep() }
         end

@@ -4,7 +4,6 @@
 -- The recovered image is x0 -/+ dsigma/(1-r) (v - v*): the model's prediction replaces only a small share of the known
 -- noise, so the image is sharp and the gradient bounded at every level (docs/methods.md).
 local core = require "syz.core"
-local aggregate = require "syz.aggregate"
 local discount = require "syz.discount"
 local sampler = require "syz.sampler"
 local schedule = require "syz.schedule"
@@ -112,7 +111,8 @@ function M.new(options)
   return self
 end
 
---- One step: gradients are accumulated level by level, so that memory does not grow with the window.
+--- One step. The aggregate sum of lambda(t_i) r_i is differentiated level by level, so that memory does not grow with
+--- the window.
 ---@param batch { step: integer, prompts: string[], cond: table }
 ---@return table stats, table[] ledger
 function DirectAlign:step(batch, generator)
@@ -127,7 +127,7 @@ function DirectAlign:step(batch, generator)
       local reward = self.reward:score(self.pipeline:decode(xhat), batch.prompts)
       local weight = {}
       for b, t in ipairs(position) do weight[b] = self.lambda(t) end
-      local objective = aggregate.sum({ reward * core.tensor(weight) }):mean() / self.n
+      local objective = (reward * core.tensor(weight)):mean() / self.n
       local loss = self.threshold and (self.threshold - objective):relu() or -objective
       loss:backward()
       stats.loss = stats.loss + loss:item()

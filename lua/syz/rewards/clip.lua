@@ -39,7 +39,7 @@ function Reward:text(texts)
   end
   if #missing > 0 then
     core.no_grad(core.scope, function()
-      local features = self.model:text_features(self.tokenizer:batch(missing, self.length)):normalize(1e-12)
+      local features = self.model:text_features((self.tokenizer:batch(missing, self.length))):normalize(1e-12)
       for i, text in ipairs(missing) do self.cache[text] = features:slice(0, i - 1, i):copy():keep() end
     end)
   end

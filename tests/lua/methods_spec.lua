@@ -1,0 +1,152 @@
+local core = require "syz.core"
+local direct = require "syz.methods.direct_align"
+local optim = require "syz.optim"
+local pipeline = require "syz.pipeline"
+local schedule = require "syz.schedule"
+local srpo = require "syz.methods.srpo"
+
+local FOLDER = "tests/models/data/pipeline"
+
+-- A reward with the interface of syz.reward.clip whose scores are a fixed linear map of the mean colour per text.
+local function linear_reward(bias)
+  local function score(images, texts)
+    local weights = {}
+    for i, text in ipairs(texts) do
+      local hash = #text * 0.37 + text:byte(1) * 0.11
+      for c = 1, 3 do weights[(i - 1) * 3 + c] = math.sin(hash * c) end
+    end
+    return (images:mean({ 1, 2 }) * core.tensor(weights, { #texts, 3 })):sum({ 1 }) + (bias or 0)
+  end
+  return {
+    score = function(_, images, texts) return score(images, texts) end,
+    relative = function(_, images, wanted, unwanted, kappa)
+      return (1 + kappa) * score(images, wanted) - score(images, unwanted)
+    end,
+    mixed = function(_, images, wanted, unwanted, k)
+      return k * score(images, wanted) + (1 - k) * score(images, unwanted)
+    end,
+  }
+end
+
+local function load_pipeline()
+  local pipe = pipeline.load(FOLDER, { steps = 3, shift = 3, size = { 16, 16 } })
+  pipe.transformer:requires_grad(true)
+  return pipe
+end
+
+local function settings(pipe, extra)
+  local options = { pipeline = pipe, reward = linear_reward(), schedule = schedule.flow { steps = 3, shift = 3 },
+    control = { positive = { "Real" }, negative = { "Flat" } }, rollout_steps = 3 }
+  for key, value in pairs(extra or {}) do options[key] = value end
+  return options
+end
+
+local PROMPTS = { "a red cat", "two dogs" }
+
+local function gradient_norm(pipe)
+  local total = 0
+  for _, parameter in ipairs(pipe.transformer:parameters()) do
+    local grad = parameter:grad()
+    if grad then total = total + (grad * grad):sum():item() end
+  end
+  return math.sqrt(total)
+end
+
+local function step(method, number)
+  return core.scope(function()
+    local batch = { step = number or 1, prompts = PROMPTS, cond = method.pipeline:condition(PROMPTS) }
+    return method:step(batch, core.generator(5, 1))
+  end)
+end
+
+describe("Direct-Align", function()
+  it("recovers x0 exactly when the velocity is exact, in both directions", function()
+    local pipe = load_pipeline()
+    core.scope(function()
+      local g = core.generator(1)
+      local x0, eps = pipe:noise(g, 2), pipe:noise(g, 2)
+      local exact = { schedule = schedule.flow {}, velocity = function() return eps - x0 end }
+      for _, pair in ipairs { { 0.9, 0.8 }, { 0.75, 0.77 } } do
+        local xhat = direct.recover(exact, x0, eps, pair[1], pair[2])
+        assert.near(0, (xhat - x0):abs():mean():item(), 1e-5)
+      end
+    end)
+  end)
+
+  it("replaces only the share dsigma / (1 - r) of the noise", function()
+    core.scope(function()
+      local g = core.generator(2)
+      local x0, eps, error_ = g:randn({ 1, 4, 8 }), g:randn({ 1, 4, 8 }), g:randn({ 1, 4, 8 })
+      local wrong = { schedule = schedule.flow {}, velocity = function() return eps - x0 + error_ end }
+      local xhat = direct.recover(wrong, x0, eps, 0.6, 0.5)
+      local want = x0 - error_ * (0.1 / 0.5)
+      assert.near(0, (xhat - want):abs():mean():item(), 1e-5)
+    end)
+  end)
+
+  it("puts a gradient on the transformer and aggregates over levels", function()
+    local pipe = load_pipeline()
+    local stats, ledger = step(direct.new(settings(pipe, { aggregate = 3, lambda = function(t) return t end })))
+    assert.equal(3, #ledger)
+    assert.is_true(stats.loss == stats.loss)
+    assert.is_true(gradient_norm(pipe) > 0)
+  end)
+end)
+
+describe("SRPO", function()
+  for _, form in ipairs { "inversion", "difference", "cfg" } do
+    it("trains in the " .. form .. " form", function()
+      local pipe = load_pipeline()
+      local _, ledger = step(srpo.new(settings(pipe, { form = form })))
+      assert.equal(form == "inversion" and 2 or 1, #ledger)
+      assert.is_true(gradient_norm(pipe) > 0)
+    end)
+  end
+
+  it("cancels a constant bias of the reward when kappa is 0", function()
+    local norms = {}
+    for i, bias in ipairs { 0, 100 } do
+      local pipe = load_pipeline()
+      local stats = step(srpo.new(settings(pipe, {
+        form = "difference", reward = linear_reward(bias), kappa = { denoise = 0 } })))
+      norms[i] = { stats.loss, gradient_norm(pipe) }
+    end
+    assert.near(norms[1][1], norms[2][1], 1e-4)
+    assert.near(norms[1][2], norms[2][2], 1e-4 * norms[1][2] + 1e-9)
+  end)
+
+  it("reproduces the released timesteps and threshold under compat", function()
+    local pipe = load_pipeline()
+    local method = srpo.new(settings(pipe, { compat = "srpo-81e5898" }))
+    local level = pipe.quantize_timestep(core.tensor({ 0.75, 0.857 }))
+    local values = level:totable()
+    assert.near(752, values[1] * 1000, 0.01)
+    assert.near(856, values[2] * 1000, 0.01)
+    assert.equal(0.7, method.threshold)
+    assert.equal("shared", method.noise)
+    step(method)
+  end)
+
+  it("raises its own objective", function()
+    local pipe = load_pipeline()
+    local method = srpo.new(settings(pipe, { form = "difference", kappa = { denoise = 0 } }))
+    local optimizer = optim.adamw { lr = 3e-3, clip = 1 }
+    optimizer:bind(pipe.transformer:parameters())
+    local first, last
+    for i = 1, 12 do
+      local stats = step(method, 1)
+      first, last = first or stats.reward, stats.reward
+      optimizer:update(i, 12)
+    end
+    assert.is_true(last > first)
+  end)
+
+  it("names what is wrong with its fields", function()
+    local pipe = load_pipeline()
+    assert.error_matches(function() srpo.new(settings(pipe, { form = "x" })) end, "form must be")
+    assert.error_matches(function() srpo.new(settings(pipe, { compat = "x" })) end, "compat must be")
+    assert.error_matches(function() srpo.new(settings(pipe, { control = { positive = {}, negative = { "a" } } })) end,
+      "control.positive")
+    assert.error_matches(function() srpo.new { pipeline = pipe } end, "needs the field reward")
+  end)
+end)
