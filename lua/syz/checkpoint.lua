@@ -1,0 +1,147 @@
+--- Checkpoints of a run: folders that are either whole or absent, verified by checksum, pruned only when safe.
+--
+-- checkpoints/step-000020/ holds whatever the caller wrote and manifest.json, which names every file with its size and
+-- SHA-256. A folder is filled under a temporary name and renamed when complete; older ones go only after the new one
+-- has been read back.
+
+local core = require "syz.core"
+local files = require "syz.files"
+
+local checkpoint = {}
+
+local file = core.file
+
+-- Files below `folder`, by their names relative to it, sorted.
+local function files_below(folder, prefix, found)
+  prefix, found = prefix or "", found or {}
+  for _, name in ipairs(file.list(folder)) do
+    local path = folder .. "/" .. name
+    if file.exists(path) == "folder" then
+      files_below(path, prefix .. name .. "/", found)
+    else
+      found[#found + 1] = prefix .. name
+    end
+  end
+  table.sort(found)
+  return found
+end
+
+---@param step integer
+---@return string
+function checkpoint.name(step) return ("step-%06d"):format(step) end
+
+--- All finished checkpoints, oldest first, by step number (step-1000000 comes after step-999999).
+---@param folder string   a run's folder
+---@return { step: integer, path: string }[]
+function checkpoint.list(folder)
+  local root, found = folder .. "/checkpoints", {}
+  if file.exists(root) ~= "folder" then return found end
+  for _, name in ipairs(file.list(root)) do
+    local step = name:match("^step%-(%d+)$")
+    if step then found[#found + 1] = { step = tonumber(step), path = root .. "/" .. name } end
+  end
+  table.sort(found, function(a, b) return a.step < b.step end)
+  return found
+end
+
+--- Read a checkpoint back and compare every file with its manifest.
+---@param path string
+---@return boolean|nil ok
+---@return string|nil reason
+function checkpoint.verify(path)
+  local manifest = files.read_json(path .. "/manifest.json")
+  if not manifest or type(manifest.files) ~= "table" then return nil, path .. ": no readable manifest.json" end
+  for name, sum in pairs(manifest.files) do
+    local found = file.sha256(path .. "/" .. name)
+    if not found then return nil, ("%s: %s is missing or unreadable"):format(path, name) end
+    if found ~= sum then return nil, ("%s: %s does not match its checksum"):format(path, name) end
+  end
+  return true
+end
+
+--- The newest checkpoint that verifies.
+---@param folder string
+---@param warn fun(line: string)
+---@return string|nil path
+---@return integer|nil step
+function checkpoint.latest(folder, warn)
+  local all = checkpoint.list(folder)
+  for i = #all, 1, -1 do
+    local ok, reason = checkpoint.verify(all[i].path)
+    if ok then return all[i].path, all[i].step end
+    warn("skipped a damaged checkpoint: " .. reason)
+  end
+end
+
+--- The step of the checkpoint that is kept whatever comes later, if one was pinned.
+---@param folder string
+---@return integer|nil
+function checkpoint.pinned(folder)
+  local best = files.read_json(folder .. "/checkpoints/best.json")
+  return best and tonumber(best.step)
+end
+
+local function prune(folder, keep)
+  local all, pinned = checkpoint.list(folder), checkpoint.pinned(folder)
+  for i = 1, #all - keep do
+    if all[i].step ~= pinned then file.remove_tree(all[i].path) end
+  end
+end
+
+local function fill(partial, step, write)
+  files.remove_folder(partial)
+  file.mkdir(partial)
+  write(partial)
+  local sums = {}
+  for _, name in ipairs(files_below(partial)) do sums[name] = file.sha256(partial .. "/" .. name) end
+  files.write_json(partial .. "/manifest.json", { step = step, files = sums })
+end
+
+-- What a device says when a file cannot be written; anything else is a mistake and goes on as an error.
+local device_errors = { "No space left", "Disk quota", "Input/output error", "Read%-only file system", "File too large",
+                        "Permission denied", "does not match its checksum" }
+
+local function is_device_error(message)
+  for _, pattern in ipairs(device_errors) do
+    if tostring(message):find(pattern) then return true end
+  end
+  return false
+end
+
+--- Save a checkpoint. A disk that is full or fails costs this checkpoint only: earlier ones stay, nothing is raised.
+---@param folder string
+---@param step integer
+---@param write fun(partial: string)   fills the folder it is given
+---@param opts { keep: integer, best: boolean|nil }
+---@return string|nil path
+---@return string|nil reason
+function checkpoint.save(folder, step, write, opts)
+  local root = folder .. "/checkpoints"
+  local path = root .. "/" .. checkpoint.name(step)
+  local partial = root .. "/." .. checkpoint.name(step) .. ".partial"
+  local ok, raised = pcall(function()
+    fill(partial, step, write)
+    -- a checkpoint of the same step is either the same bytes or, after a resume, one that did not verify
+    files.remove_folder(path)
+    file.rename(partial, path)
+    assert(checkpoint.verify(path))
+    if opts.best then files.write_json(root .. "/best.json", { step = step }) end
+    prune(folder, opts.keep)
+  end)
+  if ok then return path end
+  pcall(files.remove_folder, partial)
+  if not is_device_error(raised) then error(raised, 0) end
+  return nil, tostring(raised)
+end
+
+--- Remove what an interrupted save left behind.
+---@param folder string
+function checkpoint.clean(folder)
+  local root = folder .. "/checkpoints"
+  if file.exists(root) ~= "folder" then return end
+  for _, name in ipairs(file.list(root)) do
+    if name:match("^%.step%-%d+%.partial$") then file.remove_tree(root .. "/" .. name) end
+  end
+end
+
+return checkpoint

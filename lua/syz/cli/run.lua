@@ -1,0 +1,158 @@
+--- syz run RECIPE: load a recipe, execute its experiment in a run folder, write the report.
+local core = require "syz.core"
+local options = require "syz.options"
+local progress = require "syz.progress"
+local recipe = require "syz.recipe"
+local report = require "syz.report"
+local run = require "syz.run"
+local text = require "syz.text"
+local args = require "syz.cli.args"
+
+---@type syz.Command
+local command = {
+  name = "run",
+  summary = "run a recipe; what it makes goes to a folder of its own",
+  details = "`syz run RECIPE --help` lists what the recipe lets you turn.",
+  positional = { { name = "RECIPE" } },
+  complete = "file",
+  helps = true,
+  flags = {
+    { name = "set", value = "NAME=VALUE", many = true, help = "set an option of the recipe (lists: a,b,c)" },
+    { name = "config", value = "FILE", help = "set options from a YAML file, such as a run's config.yaml" },
+    { name = "out", short = "o", value = "DIR", help = "the run's folder (default runs/<recipe>-<date>-<time>)" },
+    { name = "resume", value = "DIR", optional = true, help = "go on with an interrupted run (default: the newest)",
+      accepts = function(word) return core.file.exists(word) == "folder" end },
+    { name = "keep", value = "N", kind = "integer", help = "checkpoints to keep (default 2)" },
+  },
+  examples = {
+    "syz run recipes/srpo.lua",
+    "syz run recipes/srpo.lua --help",
+    "syz run recipes/srpo.lua --set lr=1e-5 --set steps=40 --out runs/longer",
+    "syz run recipes/srpo.lua --resume",
+    "syz run runs/longer/recipe.lua --config runs/longer/config.yaml   # the same again",
+  },
+}
+
+local function print_help(cli, given)
+  local paint = text.painter("stdout")
+  if not given[1] then
+    cli.out(args.help(command, paint))
+    return cli.ok
+  end
+  local loaded, reason, kind = recipe.load(given[1], { help = true })
+  if not loaded then return cli.fail(reason, kind == "usage" and cli.misused or cli.failed) end
+  if #loaded.declared == 0 then
+    cli.out(("%s declares no options.\n"):format(given[1]))
+    return cli.ok
+  end
+  local rows = {}
+  for i, option in ipairs(loaded.declared) do
+    local help = option.help
+    if option.choices then
+      help = ("%s (%s)"):format(help, options.show(option.choices):gsub(",", ", "))
+    end
+    rows[i] = { paint("cyan", option.name), options.show(option.default), help }
+  end
+  cli.out(("%s  %s\n\n%s\nSet them with --set NAME=VALUE or --config FILE.yaml; `syz run --help` shows the rest.\n")
+    :format(paint("bold", "Options of " .. given[1]), paint("dim", "(name, default, meaning)"), text.columns(rows, 2)))
+  return cli.ok
+end
+
+local function overrides(given)
+  local sets = {}
+  for _, word in ipairs(given.set or {}) do
+    local key, value = word:match("^([^=]+)=(.*)$")
+    if not key then return nil, ('--set takes NAME=VALUE, not "%s"'):format(word) end
+    sets[#sets + 1] = { key = key, value = value }
+  end
+  if given.seed then sets[#sets + 1] = { key = "seed", value = given.seed } end
+  return { sets = sets, config = given.config }
+end
+
+-- The folder to resume in: the one named, or the newest run of this recipe.
+local function resumable(given)
+  if type(given.resume) == "string" then return given.resume end
+  if given.out then return given.out end
+  local name = recipe.name(given[1])
+  local folder = run.newest(name)
+  if not folder then return nil, ("no run of %s under runs/ to resume; start one without --resume"):format(name) end
+  return folder
+end
+
+local function show_result(cli, opened, given, status)
+  local summary = opened.summarised or {}
+  if given.json then
+    cli.out(core.json.encode { run = opened.folder, status = status, summary = summary } .. "\n")
+    return
+  end
+  local paint, rows = text.painter("stdout"), {}
+  for name, value in pairs(summary) do
+    if type(value) == "table" and tonumber(value.before) and tonumber(value.after) then
+      rows[#rows + 1] = { name, text.number(value.before), "→", text.number(value.after),
+                          paint("dim", ("%+.4g"):format(value.after - value.before)) }
+    end
+  end
+  table.sort(rows, function(a, b) return a[1] < b[1] end)
+  if #rows > 0 then cli.out(text.columns(rows, 2)) end
+  cli.out(("%s%s\n"):format(status == "finished" and "report  " or status .. "; folder  ",
+    status == "finished" and opened.folder .. "/report.html" or opened.folder))
+end
+
+-- A run that was asked to stop ends in an error: of the trainer, after its checkpoint, or of the operation it was in.
+local function stopped(raised)
+  return type(raised) == "table" and raised.resumable or core.terminating() or core.interrupted()
+    or tostring(raised):find("interrupted", 1, true) ~= nil
+end
+
+local function execute(cli, loaded, opened, given)
+  local trace
+  local locate = recipe.located(loaded.path)
+  local ok, status = xpcall(function() return loaded.experiment:execute(opened) end, function(raised)
+    trace = debug.traceback("", 2)
+    return locate(raised)
+  end)
+  if not ok and stopped(status) then
+    ok, status = true, core.terminating() and "terminated" or "interrupted"
+  end
+  if not ok then
+    opened:close("failed", tostring(status))
+    if given.trace then io.stderr:write(trace .. "\n") end
+    return cli.fail(tostring(status))
+  end
+  status = (status == "terminated" or status == "interrupted") and status or "finished"
+  opened:close(status)
+  local written, reason = report.write(opened.folder)
+  if not written then opened:warn("no report: " .. reason) end
+  show_result(cli, opened, given, status)
+  if status ~= "finished" then
+    io.stderr:write(("to go on: syz run %s --resume %s\n"):format(text.shell(loaded.path), text.shell(opened.folder)))
+  end
+  return status == "terminated" and cli.resumable or status == "interrupted" and cli.interrupted or cli.ok
+end
+
+function command.run(given)
+  local cli = require "syz.cli"
+  if given.help then return print_help(cli, given) end
+  local wanted, reason = overrides(given)
+  if not wanted then return cli.misuse(reason, command) end
+  local folder = given.out
+  if given.resume then
+    folder, reason = resumable(given)
+    if not folder then return cli.fail(reason, cli.misused) end
+    local saved = folder .. "/config.yaml"
+    if not wanted.config and core.file.exists(saved) then wanted.config = saved end
+  end
+  local loaded, kind
+  loaded, reason, kind = recipe.load(given[1], wanted)
+  if not loaded then return cli.fail(reason, kind == "usage" and cli.misused or cli.failed) end
+  local opened
+  opened, reason = run.open {
+    recipe = loaded, out = folder, resume = given.resume ~= nil, keep = given.keep, command = given.command,
+  }
+  if not opened then return cli.fail(reason, cli.misused) end
+  local from = opened.resumed and (" from step %d"):format(opened.resumed.step) or ""
+  progress.note(("%s %s%s"):format(given.resume and "resuming" or "run", opened.folder, from))
+  return execute(cli, loaded, opened, given)
+end
+
+return command

@@ -1,0 +1,73 @@
+--- syz sample: images for prompts, as one picture.
+local core = require "syz.core"
+local images = require "syz.images"
+local progress = require "syz.progress"
+local run = require "syz.run"
+
+---@type syz.Command
+local command = {
+  name = "sample",
+  summary = "draw prompts with a pipeline, or with what a run has trained",
+  complete = "folder",
+  flags = {
+    { name = "model", short = "m", value = "DIR", help = "a pipeline folder, or a run's folder" },
+    { name = "prompt", short = "p", value = "TEXT", many = true, help = "what to draw; may be given several times" },
+    { name = "n", short = "n", value = "N", kind = "integer", help = "images per prompt (4)" },
+    { name = "steps", value = "N", kind = "integer", help = "sampling steps (24)" },
+    { name = "guidance", value = "G", kind = "number", help = "guidance (2)" },
+    { name = "transformer", value = "DIR", help = "use these transformer weights instead of the pipeline's" },
+    { name = "out", short = "o", value = "FILE", help = "where the picture goes (sample.png)" },
+  },
+  examples = {
+    'syz sample --model examples/emoji --prompt "3D render. red apple" --n 8',
+    'syz sample --model runs/srpo-20250131-101500 --prompt "red apple" --out after.png',
+  },
+}
+
+-- A run's folder holds only what training changed; the rest comes from the pipeline its recipe named.
+local function parts_of(folder, transformer)
+  if not run.record(folder) then return folder, transformer end
+  local trained = folder .. "/model/transformer"
+  local config = core.yaml.decode(core.file.read(folder .. "/config.yaml") or "")
+  local base = type(config) == "table" and config.model
+  if not core.file.exists(trained) or type(base) ~= "string" then
+    return nil, folder .. ": this run left no trained transformer; name a pipeline folder with --model"
+  end
+  return base, transformer or trained
+end
+
+local function draw(pipe, given)
+  local prompts = {}
+  for _, prompt in ipairs(given.prompt) do
+    for _ = 1, given.n or 4 do prompts[#prompts + 1] = prompt end
+  end
+  local bar = progress.new(nil, "sampling")
+  local batch = pipe:sample {
+    prompts = prompts, steps = given.steps or 24, guidance = given.guidance or 2, seed = given.seed or 0,
+    on_step = function(done, total)
+      bar.total = total
+      bar:update(done)
+    end,
+  }
+  bar:done()
+  return images.grid(batch, #given.prompt > 1 and (given.n or 4) or nil)
+end
+
+function command.run(given)
+  local cli = require "syz.cli"
+  if not given.model then return cli.misuse("needs --model DIR", command) end
+  if not given.prompt then return cli.misuse('needs --prompt "what to draw"', command) end
+  for _, name in ipairs { "n", "steps" } do
+    if given[name] and given[name] < 1 then return cli.misuse(("--%s must be at least 1"):format(name), command) end
+  end
+  local out = given.out or "sample.png"
+  local base, transformer = parts_of(given.model, given.transformer)
+  if not base then return cli.fail(transformer) end
+  local pipe = require("syz").pipeline(base)
+  if transformer then pipe.transformer = core.model.load(transformer) end
+  core.scope(function() core.image.write(out, (draw(pipe, given))) end)
+  cli.out(given.json and core.json.encode { image = out } .. "\n" or out .. "\n")
+  return cli.ok
+end
+
+return command

@@ -1,0 +1,202 @@
+--- What a path holds, as sections of rows: weight files, images, shards, models, pipelines and runs.
+
+local core = require "syz.core"
+local checkpoint = require "syz.checkpoint"
+local files = require "syz.files"
+local run = require "syz.run"
+local text = require "syz.text"
+
+local inspect = {}
+
+---@class syz.Inspection
+---@field kind string
+---@field sections { title: string|nil, rows: any[][] }[]
+
+local function elements(shape)
+  local n = 1
+  for _, side in ipairs(shape) do n = n * side end
+  return n
+end
+
+local function shape_text(shape)
+  return "[" .. table.concat(shape, ", ") .. "]"
+end
+
+-- Sums over tensor headers: parameters, bytes, and a "bf16 412, f32 3" line of dtypes.
+local function sum(tensors)
+  local parameters, bytes, by_dtype, names = 0, 0, {}, {}
+  for _, tensor in ipairs(tensors) do
+    parameters, bytes = parameters + elements(tensor.shape), bytes + tensor.bytes
+    if not by_dtype[tensor.dtype] then names[#names + 1] = tensor.dtype end
+    by_dtype[tensor.dtype] = (by_dtype[tensor.dtype] or 0) + 1
+  end
+  table.sort(names)
+  for i, name in ipairs(names) do names[i] = ("%s %d"):format(name, by_dtype[name]) end
+  return parameters, bytes, table.concat(names, ", ")
+end
+
+local function weights(path)
+  local tensors, metadata = core.safetensors.header(path)
+  local parameters, bytes, dtypes = sum(tensors)
+  local sections = { { rows = { { "parameters", text.count(parameters) }, { "tensors", text.count(#tensors) },
+                                { "dtypes", dtypes }, { "size", text.bytes(bytes) } } } }
+  local rows = {}
+  for key, value in pairs(metadata or {}) do rows[#rows + 1] = { key, text.clip(tostring(value), 100) } end
+  table.sort(rows, function(a, b) return a[1] < b[1] end)
+  if #rows > 0 then sections[#sections + 1] = { title = "Metadata", rows = rows } end
+  rows = {}
+  for i, tensor in ipairs(tensors) do rows[i] = { tensor.name, tensor.dtype, shape_text(tensor.shape) } end
+  sections[#sections + 1] = { title = "Tensors", rows = rows }
+  return { kind = "safetensors", sections = sections }
+end
+
+local function picture(path)
+  return core.scope(function()
+    local shape = core.image.read(path):shape()
+    local bytes = core.file.stat(path)
+    return { kind = "image", sections = { { rows = {
+      { "size", ("%d × %d"):format(shape[2], shape[1]) }, { "channels", tostring(shape[3]) },
+      { "file", text.bytes(bytes) } } } } }
+  end)
+end
+
+local function shard(path)
+  local counts, names, keys, first, last = {}, {}, 0, nil, nil
+  for key, parts in core.webdataset(path) do
+    keys, first, last = keys + 1, first or key, key
+    for extension in pairs(parts) do
+      if not counts[extension] then names[#names + 1] = extension end
+      counts[extension] = (counts[extension] or 0) + 1
+    end
+  end
+  table.sort(names)
+  local rows = { { "samples", text.count(keys) }, { "first", first or "-" }, { "last", last or "-" } }
+  local parts = {}
+  for i, name in ipairs(names) do parts[i] = { "." .. name, text.count(counts[name]) } end
+  return { kind = "WebDataset shard", sections = { { rows = rows }, { title = "Files", rows = parts } } }
+end
+
+-- All weight headers of a folder, one after the other.
+local function folder_weights(folder)
+  local all = {}
+  for _, name in ipairs(assert(core.file.list(folder))) do
+    if name:match("%.safetensors$") then
+      for _, tensor in ipairs((core.safetensors.header(folder .. "/" .. name))) do all[#all + 1] = tensor end
+    end
+  end
+  return all
+end
+
+local function class_of(config)
+  if type(config._class_name) == "string" then return config._class_name end
+  if type(config.architectures) == "table" then return config.architectures[1] end
+  return type(config.model_type) == "string" and config.model_type or nil
+end
+
+local function config_rows(config)
+  local rows = {}
+  for key, value in pairs(config) do
+    if type(value) == "table" then value = core.json.encode(value) end
+    if key:sub(1, 1) ~= "_" then rows[#rows + 1] = { key, text.clip(tostring(value), 80) } end
+  end
+  table.sort(rows, function(a, b) return a[1] < b[1] end)
+  return rows
+end
+
+local function model(folder, config)
+  local parameters, bytes, dtypes = sum(folder_weights(folder))
+  local rows = { { "class", class_of(config) or "?" }, { "parameters", text.count(parameters) },
+                 { "dtypes", dtypes }, { "size", text.bytes(bytes) } }
+  return { kind = "model", sections = { { rows = rows }, { title = "Configuration", rows = config_rows(config) } } }
+end
+
+local function pipeline(folder, index)
+  local rows, total = {}, 0
+  for _, name in ipairs(assert(core.file.list(folder))) do
+    local part = index[name]
+    local path = folder .. "/" .. name
+    if type(part) == "table" and core.file.exists(path) == "folder" then
+      local parameters, bytes, dtypes = sum(folder_weights(path))
+      total = total + parameters
+      local described = parameters > 0 and { text.count(parameters), dtypes, text.bytes(bytes) } or {}
+      rows[#rows + 1] = { name, tostring(part[2]), unpack(described) }
+    end
+  end
+  local head = { { "class", class_of(index) or "?" }, { "parameters", text.count(total) } }
+  return { kind = "pipeline", sections = { { rows = head }, { title = "Parts", rows = rows } } }
+end
+
+local function last_metrics(folder)
+  local rows, newest = {}, {}
+  for _, entry in ipairs(files.read_lines(folder .. "/metrics.jsonl")) do
+    for name, value in pairs(entry.object) do
+      if type(value) == "number" and name ~= "step" then newest[name] = { value, entry.object.step } end
+    end
+  end
+  for name, found in pairs(newest) do
+    rows[#rows + 1] = { name, text.number(found[1]), ("step %s"):format(text.number(found[2])) }
+  end
+  table.sort(rows, function(a, b) return a[1] < b[1] end)
+  return rows
+end
+
+local function run_folder(folder, record)
+  local rows = {
+    { "recipe", tostring(record.recipe) }, { "status", tostring(record.status) },
+    { "step", text.number(record.step or 0) },
+    { "started", os.date("%Y-%m-%d %H:%M:%S", record.started or 0) },
+    { "time", text.duration(record.seconds or 0) },
+  }
+  local saved = checkpoint.list(folder)
+  local steps = {}
+  for i, entry in ipairs(saved) do steps[i] = tostring(entry.step) end
+  rows[#rows + 1] = { "checkpoints", #steps > 0 and table.concat(steps, ", ") or "none" }
+  if record.reason then rows[#rows + 1] = { "failed with", record.reason } end
+  local sections = { { rows = rows } }
+  local metrics = last_metrics(folder)
+  if #metrics > 0 then sections[#sections + 1] = { title = "Last metrics", rows = metrics } end
+  local summary = {}
+  for name, value in pairs(files.read_json(folder .. "/summary.json") or {}) do
+    if type(value) == "table" and tonumber(value.before) and tonumber(value.after) then
+      summary[#summary + 1] = { name, text.number(value.before), "→", text.number(value.after) }
+    end
+  end
+  table.sort(summary, function(a, b) return a[1] < b[1] end)
+  if #summary > 0 then sections[#sections + 1] = { title = "Before and after", rows = summary } end
+  return { kind = "run", sections = sections }
+end
+
+local function folder_of_any_kind(path)
+  local record = run.record(path)
+  if record then return run_folder(path, record) end
+  local index, reason
+  if core.file.exists(path .. "/model_index.json") then
+    index, reason = files.read_json(path .. "/model_index.json")
+    if not index then return nil, reason end
+    return pipeline(path, index)
+  end
+  if core.file.exists(path .. "/config.json") then
+    index, reason = files.read_json(path .. "/config.json")
+    if not index then return nil, reason end
+    return model(path, index)
+  end
+  return nil, path .. ": neither a run nor a model nor a pipeline (no run.json, config.json or model_index.json)"
+end
+
+local by_extension = { safetensors = weights, png = picture, jpg = picture, jpeg = picture, tar = shard }
+
+--- Describe a file or folder.
+---@param path string
+---@return syz.Inspection|nil
+---@return string|nil reason
+function inspect.path(path)
+  path = #path > 1 and path:gsub("/+$", "") or path
+  local kind = core.file.exists(path)
+  if not kind then return nil, path .. ": no such file or folder" end
+  if kind == "folder" then return folder_of_any_kind(path) end
+  local read = by_extension[(path:match("%.([^./]+)$") or ""):lower()]
+  if not read then return nil, path .. ": inspect knows .safetensors, .png, .jpg, .tar, and folders" end
+  return read(path)
+end
+
+return inspect

@@ -1,0 +1,129 @@
+--- Recipes: Lua chunks that declare options and return an experiment.
+--
+-- An experiment is a table with a method `execute(run)`. A recipe is loaded in the allow-list environment of
+-- syz.sandbox; what it may turn is declared by `syz.options`, which answers with the values for this run.
+
+local core = require "syz.core"
+local nearest = require "syz.nearest"
+local options = require "syz.options"
+local sandbox = require "syz.sandbox"
+
+local recipe = {}
+
+-- The recipe that is being loaded: its overrides on the way in, its declarations on the way out.
+local loading
+
+-- Raised by options() to leave a recipe early; told apart by identity.
+local help_wanted = {}
+
+--- The known name closest to a mistyped one.
+---@param name string
+---@param known table<string, any>   known names as keys
+---@return string
+function recipe.nearest(name, known)
+  return nearest.closest(name, known)
+end
+
+--- Declare what can be turned. Exposed as `syz.options`.
+---@param spec table<string, any>   name = { default, "help" [, choices | check] }, or name = default
+---@return table values             the resolved values; an undeclared name is an error
+function recipe.options(spec)
+  local context = loading or {}
+  if context.declared then error("a recipe declares its options once", 2) end
+  local ok, declared = pcall(options.declare, spec)
+  if not ok then error(declared, 2) end
+  context.declared = declared
+  if context.help then error(help_wanted, 0) end
+  local values, reason = options.resolve(declared, context.config, context.sets)
+  if not values then
+    context.misuse = reason
+    error(reason, 2)
+  end
+  context.values = values
+  return values
+end
+
+--- One line that says what failed and, where a line of the recipe is on the stack, which.
+---@param path string
+---@return fun(raised: any): any
+function recipe.located(path)
+  return function(raised)
+    if type(raised) ~= "string" then return raised end
+    local message = raised:gsub("^%S-lua/syz/%S-%.lua:%d+: ", "")
+    if message:sub(1, #path + 1) == path .. ":" then return message end
+    for level = 2, 60 do
+      local frame = debug.getinfo(level, "Sl")
+      if not frame then break end
+      if frame.source == "@" .. path and frame.currentline > 0 then
+        return ("%s:%d: %s"):format(path, frame.currentline, message)
+      end
+    end
+    return message
+  end
+end
+
+local function read_config(path)
+  local bytes, reason = core.file.read(path)
+  if not bytes then return nil, reason end
+  local config
+  config, reason = core.yaml.decode(bytes)
+  if config == nil then return nil, path .. ": " .. (reason or "not YAML") end
+  if config == core.null then config = {} end
+  if type(config) ~= "table" or config[1] ~= nil then return nil, path .. ": expected `name: value` lines" end
+  return config
+end
+
+--- The recipe's name: its file's, without folder and extension; a copy in a run's folder bears that run's recipe name.
+---@param path string
+---@return string
+function recipe.name(path)
+  return (path:match("([^/]+)%.lua$") or path:match("([^/]+)$") or path)
+end
+
+---@class syz.Recipe
+---@field path string
+---@field name string
+---@field source string
+---@field declared syz.Option[]     empty when the recipe declares nothing
+---@field values table              resolved options
+---@field experiment table|nil      absent when only help was asked for
+
+--- Load and run a recipe's chunk.
+---@param path string
+---@param overrides { sets: table[]|nil, config: string|nil, help: boolean|nil }|nil
+---@return syz.Recipe|nil
+---@return string|nil reason
+---@return "usage"|"recipe"|nil kind   whose mistake it is: the command line's or the recipe's
+function recipe.load(path, overrides)
+  overrides = overrides or {}
+  if core.file.exists(path) ~= "file" then return nil, path .. ": no such recipe", "usage" end
+  local config, reason
+  if overrides.config then
+    config, reason = read_config(overrides.config)
+    if not config then return nil, reason, "usage" end
+  end
+  local chunk
+  chunk, reason = sandbox.load(path)
+  if not chunk then return nil, reason, "recipe" end
+  local context = { help = overrides.help, config = config, sets = overrides.sets }
+  loading = context
+  local ok, result = xpcall(chunk, recipe.located(path))
+  loading = nil
+  local loaded = { path = path, name = recipe.name(path), source = assert(core.file.read(path)),
+                   declared = context.declared or {}, values = context.values or {} }
+  if not ok and result == help_wanted then return loaded end
+  if context.misuse then return nil, context.misuse, "usage" end
+  if not ok then return nil, tostring(result), "recipe" end
+  local given = overrides.sets and overrides.sets[1]
+  if not context.declared and (given or config and next(config) ~= nil) then
+    return nil, ("%s declares no options; nothing can be set"):format(path), "usage"
+  end
+  if overrides.help then return loaded end
+  if type(result) ~= "table" or type(result.execute) ~= "function" then
+    return nil, path .. ": a recipe ends with `return syz.train { ... }` or another experiment", "recipe"
+  end
+  loaded.experiment = result
+  return loaded
+end
+
+return recipe

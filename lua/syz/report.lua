@@ -1,0 +1,243 @@
+--- A run as one self-contained page: RUN/report.html, made from the files of its folder and from nothing else.
+
+local core = require "syz.core"
+local chart = require "syz.chart"
+local files = require "syz.files"
+local page = require "syz.report_page"
+local pictures = require "syz.report_images"
+local text = require "syz.text"
+
+local report = {}
+
+local escape = page.escape
+
+local function sorted_keys(t)
+  local keys = {}
+  for key in pairs(t) do keys[#keys + 1] = key end
+  table.sort(keys)
+  return keys
+end
+
+local function show(value)
+  if value == core.null then return "-" end
+  if type(value) == "number" then return text.number(value) end
+  if type(value) ~= "table" then return tostring(value) end
+  if #value == 0 and next(value) ~= nil then return core.json.encode(value) end
+  local parts = {}
+  for i, v in ipairs(value) do parts[i] = show(v) end
+  return table.concat(parts, ", ")
+end
+
+local function html_table(head, rows)
+  local out = { '<div class="scroll"><table>' }
+  if head then
+    out[#out + 1] = "<tr>"
+    for i, name in ipairs(head) do
+      local numeric = rows[1] and type(rows[1][i]) == "number"
+      out[#out + 1] = ("<th%s>%s</th>"):format(numeric and ' class="n"' or "", escape(name))
+    end
+    out[#out + 1] = "</tr>"
+  end
+  for _, row in ipairs(rows) do
+    out[#out + 1] = "<tr>"
+    for _, value in ipairs(row) do
+      out[#out + 1] = ("<td class=\"%s\">%s</td>"):format(type(value) == "number" and "n" or "wrap", escape(show(value)))
+    end
+    out[#out + 1] = "</tr>"
+  end
+  return table.concat(out) .. "</table></div>"
+end
+
+-- "judge_style_probability" is named for machines.
+local function title_of(name)
+  return (name:gsub("_", " "))
+end
+
+local function summary_rows(summary)
+  local rows = {}
+  for _, name in ipairs(sorted_keys(summary)) do
+    local value = summary[name]
+    if type(value) == "table" and tonumber(value.before) and tonumber(value.after) then
+      rows[#rows + 1] = { name, value.before, value.after, value.after - value.before }
+    end
+  end
+  return rows
+end
+
+local function tiles(rows)
+  if #rows == 0 then return "" end
+  local out = { '<div class="tiles">' }
+  for _, row in ipairs(rows) do
+    out[#out + 1] = ('<div class="tile"><span class="name">%s</span><b><span class="from">%s →</span> %s</b>'
+      .. '<span class="delta">%s</span></div>'):format(escape(title_of(row[1])), text.number(row[2]),
+      text.number(row[3]), (("%+.3g"):format(row[4]):gsub("^%-", "−")))
+  end
+  return table.concat(out) .. "</div>"
+end
+
+local function heading(record, summary)
+  local parts = {}
+  if record.started then parts[#parts + 1] = os.date("%-d %B %Y, %H:%M", record.started) end
+  if record.step then parts[#parts + 1] = text.count(record.step) .. " steps" end
+  local seconds = tonumber(summary.seconds) or record.seconds
+  if seconds then parts[#parts + 1] = text.duration(seconds) .. " min" end
+  if seconds and seconds >= 3600 then parts[#parts] = text.duration(seconds) .. " h" end
+  return ('<header><h1>%s</h1><p class="soft"><span class="status %s">%s</span> &nbsp;%s</p></header>'):format(
+    escape(record.name or "run"), escape(record.status or ""), escape(record.status or "unknown"),
+    escape(table.concat(parts, " · ")))
+end
+
+-- Metrics by name: their points, ordered by step; the later of two values for one step counts.
+local function series_of(folder)
+  local series = {}
+  for _, entry in ipairs(files.read_lines(folder .. "/metrics.jsonl")) do
+    local step = tonumber(entry.object.step)
+    for name, value in pairs(entry.object) do
+      if step and name ~= "step" and type(value) == "number" then
+        local points = series[name] or {}
+        series[name] = points
+        if points[#points] and points[#points][1] == step then points[#points] = nil end
+        points[#points + 1] = { step, value }
+      end
+    end
+  end
+  return series
+end
+
+local function varies(points)
+  for _, p in ipairs(points) do
+    if p[2] ~= points[1][2] then return true end
+  end
+  return false
+end
+
+local function charts(folder)
+  local series, panels, constant = series_of(folder), {}, {}
+  local names = sorted_keys(series)
+  local rank = { reward = 1, loss = 2 }
+  table.sort(names, function(a, b)
+    local ra, rb = rank[a] or 3, rank[b] or 3
+    if ra ~= rb then return ra < rb end
+    return a < b
+  end)
+  for _, name in ipairs(names) do
+    local points = series[name]
+    local last = text.number(points[#points][2])
+    if varies(points) then
+      panels[#panels + 1] = ('<div class="panel"><header><b>%s</b><span>%s</span></header>%s</div>'):format(
+        escape(title_of(name)), last, chart.svg(points))
+    else
+      constant[#constant + 1] = escape(title_of(name)) .. " " .. last
+    end
+  end
+  if #panels == 0 and #constant == 0 then return "" end
+  local rest = #constant > 0 and '<p class="soft">Constant: ' .. table.concat(constant, ", ") .. "</p>" or ""
+  return '<h2>Curves</h2><div class="charts">' .. table.concat(panels, "\n") .. "</div>" .. rest
+end
+
+local function ledger(folder)
+  local entries = files.read_lines(folder .. "/ledger.jsonl")
+  if #entries == 0 then return "" end
+  local columns, seen = {}, { step = true }
+  for _, entry in ipairs(entries) do
+    for _, name in ipairs(sorted_keys(entry.object)) do
+      if not seen[name] then columns[#columns + 1] = name end
+      seen[name] = true
+    end
+  end
+  table.insert(columns, 1, "step")
+  local rows, edge = {}, 6
+  for i, entry in ipairs(entries) do
+    if #entries <= 2 * edge or i <= edge or i > #entries - edge then
+      local row = {}
+      for c, name in ipairs(columns) do
+        local value = entry.object[name]
+        row[c] = value == nil and "" or value
+      end
+      rows[#rows + 1] = row
+    elseif i == edge + 1 then
+      local gap = {}
+      for c in ipairs(columns) do gap[c] = "⋯" end
+      rows[#rows + 1] = gap
+    end
+  end
+  local heads = {}
+  for i, name in ipairs(columns) do heads[i] = title_of(name) end
+  return ("<h2>Ledger</h2><details open><summary>What happened inside the steps: %s rows, the first and the last shown"
+    .. "</summary>%s</details>"):format(text.count(#entries), html_table(heads, rows))
+end
+
+-- config.yaml bears each option's help as a comment above it.
+local function settings(folder)
+  local yaml = core.file.exists(folder .. "/config.yaml") and core.file.read(folder .. "/config.yaml")
+  local values = yaml and core.yaml.decode(yaml)
+  if type(values) ~= "table" or next(values) == nil then return "" end
+  local help, above = {}, ""
+  for line in yaml:gmatch("[^\n]+") do
+    local comment, key = line:match("^# (.*)"), line:match("^([%w_]+):")
+    if key then help[key], above = above, "" end
+    if comment then above = comment end
+  end
+  local rows = {}
+  for _, name in ipairs(sorted_keys(values)) do rows[#rows + 1] = { name, show(values[name]), help[name] or "" } end
+  return "<section><h2>Settings</h2>" .. html_table(nil, rows) .. "</section>"
+end
+
+local function environment(folder)
+  local env = files.read_json(folder .. "/env.json")
+  if not env then return "" end
+  local rows = {}
+  local function add(name, value)
+    if type(value) == "table" then
+      for _, key in ipairs(sorted_keys(value)) do add(key, value[key]) end
+    elseif name == "ram" then
+      rows[#rows + 1] = { "memory", text.bytes(value) }
+    elseif name:find("sha256") or name == "git_commit" then
+      rows[#rows + 1] = { title_of(name), tostring(value):sub(1, 12) }
+    else
+      rows[#rows + 1] = { title_of(name), show(value) }
+    end
+  end
+  for _, key in ipairs(sorted_keys(env)) do add(key, env[key]) end
+  return "<section><h2>Environment</h2>" .. html_table(nil, rows) .. "</section>"
+end
+
+local function recipe_text(folder, record)
+  local source = core.file.exists(folder .. "/recipe.lua") and core.file.read(folder .. "/recipe.lua")
+  if not source then return "" end
+  return ("<h2>Recipe</h2><details><summary>%s</summary><pre>%s</pre></details><p class=\"soft\">Again: <code>syz run "
+    .. "%s/recipe.lua --config %s/config.yaml</code></p>"):format(escape(record.recipe or "recipe.lua"), escape(source),
+    escape(text.shell(folder)), escape(text.shell(folder)))
+end
+
+local function warnings(record)
+  if type(record.warnings) ~= "table" or #record.warnings == 0 then return "" end
+  local items = {}
+  for i, line in ipairs(record.warnings) do items[i] = "<li>" .. escape(line) .. "</li>" end
+  return "<h2>Warnings</h2><ul>" .. table.concat(items) .. "</ul>"
+end
+
+--- Write a run's report.
+---@param folder string
+---@return string|nil path
+---@return string|nil reason
+function report.write(folder)
+  folder = #folder > 1 and folder:gsub("/+$", "") or folder
+  local record = core.file.exists(folder .. "/run.json") and files.read_json(folder .. "/run.json")
+  if not record then return nil, folder .. " holds no run (no readable run.json)" end
+  local summary = files.read_json(folder .. "/summary.json") or {}
+  local rows = summary_rows(summary)
+  local shown, style = pictures.sections(folder)
+  local body = table.concat({
+    heading(record, summary), tiles(rows), shown, charts(folder),
+    #rows > 0 and "<h2>Summary</h2>" .. html_table({ "metric", "before", "after", "change" }, rows) or "",
+    ledger(folder), '<div class="two">' .. settings(folder) .. environment(folder) .. "</div>",
+    warnings(record), recipe_text(folder, record),
+    "<footer>Made by Syzygy " .. escape(core.version()) .. ".</footer>",
+  }, "\n")
+  local path = folder .. "/report.html"
+  core.file.write(path, page.document((record.name or "run") .. " · Syzygy", style, body))
+  return path
+end
+
+return report

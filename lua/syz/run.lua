@@ -1,0 +1,260 @@
+--- A run's folder: everything that is written while an experiment executes.
+--
+--   recipe.lua config.yaml env.json run.json   what ran, where, and how it ended
+--   metrics.jsonl ledger.jsonl events.out.*    one object per step; the ledger holds what happened inside a step
+--   samples/ checkpoints/ summary.json report.html
+--
+-- `syz run FOLDER/recipe.lua --config FOLDER/config.yaml` repeats the run.
+
+local core = require "syz.core"
+local checkpoint = require "syz.checkpoint"
+local events = require "syz.events"
+local files = require "syz.files"
+local images = require "syz.images"
+local options = require "syz.options"
+local progress = require "syz.progress"
+
+local file = core.file
+
+---@class syz.Run
+---@field folder string
+---@field resumed { folder: string, step: integer }|nil   the checkpoint a resumed run starts from
+---@field keep integer   how many checkpoints stay
+local Run = {}
+Run.__index = Run
+
+local run = { class = Run }
+
+-- JSON has no nan and no infinity; what was not finite is null.
+local function finite(value)
+  if type(value) == "number" and value - value ~= 0 then return core.null end
+  if type(value) ~= "table" then return value end
+  local out = {}
+  for k, v in pairs(value) do out[k] = finite(v) end
+  return #value > 0 and core.array(out) or out
+end
+
+--- Whether a folder holds a run.
+---@param folder string
+---@return table|nil record   run.json
+function run.record(folder)
+  return file.exists(folder .. "/run.json") == "file" and files.read_json(folder .. "/run.json") or nil
+end
+
+--- The newest run of a recipe below `root`.
+---@param name string   the recipe's name
+---@param root string|nil
+---@return string|nil folder
+function run.newest(name, root)
+  root = root or "runs"
+  if file.exists(root) ~= "folder" then return nil end
+  local best, latest
+  for _, entry in ipairs(file.list(root)) do
+    local record = run.record(root .. "/" .. entry)
+    if record and record.name == name and (not latest or (record.started or 0) >= latest) then
+      best, latest = root .. "/" .. entry, record.started or 0
+    end
+  end
+  return best
+end
+
+--- The commit of the folder a run was started in, without starting a process.
+---@return string|nil
+local function git_commit()
+  local function line(path)
+    local bytes = file.exists(path) == "file" and file.read(path)
+    return bytes and bytes:match("^[^\n]*"), bytes
+  end
+  local head = line(".git/HEAD")
+  local ref = head and head:match("^ref: (%S+)")
+  if not ref then return head end
+  local commit = line(".git/" .. ref)
+  if commit then return commit end
+  local _, packed = line(".git/packed-refs")
+  return packed and packed:match("(%x+) " .. ref:gsub("%p", "%%%0"))
+end
+
+local function environment(opts)
+  return { version = core.version(), lua = jit and jit.version or _VERSION, machine = core.machine(),
+           threads = core.threads(), git_commit = git_commit(), command = opts.command,
+           recipe_sha256 = core.sha256(opts.recipe.source) }
+end
+
+local function fresh_folder(opts)
+  if opts.out then return opts.out end
+  local base = ("%s/%s-%s"):format(opts.root or "runs", opts.recipe.name, os.date("%Y%m%d-%H%M%S"))
+  local folder, n = base, 1
+  while file.exists(folder) do
+    n = n + 1
+    folder = base .. "-" .. n
+  end
+  return folder
+end
+
+-- Lines of a JSON-lines file whose "step" is at most `step`; a torn last line goes too.
+local function truncate_lines(path, step)
+  if file.exists(path) ~= "file" then return end
+  local kept = {}
+  for _, entry in ipairs(files.read_lines(path)) do
+    if (tonumber(entry.object.step) or 0) <= step then kept[#kept + 1] = entry.line .. "\n" end
+  end
+  file.write(path, table.concat(kept))
+end
+
+function Run:rewind()
+  checkpoint.clean(self.folder)
+  local path, step = checkpoint.latest(self.folder, function(line) self:warn(line) end)
+  if path then self.resumed = { folder = path, step = step } end
+  -- without a checkpoint the run starts anew, before step 0 was logged
+  local last = step or -1
+  truncate_lines(self.folder .. "/metrics.jsonl", last)
+  truncate_lines(self.folder .. "/ledger.jsonl", last)
+  events.truncate(self.folder, last)
+end
+
+---@class syz.RunOptions
+---@field recipe syz.Recipe
+---@field out string|nil          the folder; default runs/<recipe>-<date>-<time>
+---@field root string|nil         where default folders go
+---@field resume boolean|nil      go on in `out`, which holds a run
+---@field keep integer|nil        checkpoints to keep (2)
+---@field command string|nil      as it was typed
+
+--- Open a run's folder.
+---@param opts syz.RunOptions
+---@return syz.Run|nil
+---@return string|nil reason
+function run.open(opts)
+  local folder = fresh_folder(opts)
+  local record = run.record(folder)
+  if opts.resume and not record then
+    return nil, folder .. " holds no run to resume; leave out --resume to start one"
+  end
+  if record and not opts.resume then
+    return nil, ("%s already holds a run; add --resume to go on with it, or choose another --out"):format(folder)
+  end
+  local self = setmetatable({ folder = folder, keep = opts.keep or 2, started = core.clock() }, Run)
+  file.mkdir(folder .. "/samples")
+  file.mkdir(folder .. "/checkpoints")
+  if opts.resume then self:rewind() end
+  self.state = record or { name = opts.recipe.name, recipe = opts.recipe.path, started = core.unix_time() }
+  self.state.status = "running"
+  self.state.resumed_at = self.resumed and self.resumed.step or nil
+  files.write_json(folder .. "/run.json", self.state)
+  file.write(folder .. "/recipe.lua", opts.recipe.source)
+  file.write(folder .. "/config.yaml", options.to_yaml(opts.recipe.declared, opts.recipe.values))
+  files.write_json(folder .. "/env.json", environment(opts))
+  self.events = core.tfevents(folder)
+  return self
+end
+
+--- Record what was measured at a step: a line of metrics.jsonl, TensorBoard scalars, a line with --json.
+---@param step integer
+---@param fields table<string, any>
+function Run:log(step, fields)
+  local object = finite(fields)
+  object.step = step
+  file.append(self.folder .. "/metrics.jsonl", core.json.encode(object) .. "\n")
+  for name, value in pairs(fields) do
+    if type(value) == "number" and name ~= "step" then self.events:scalar(name, step, value) end
+  end
+  self.state.step = step
+  progress.object(object)
+end
+
+--- Record what happened inside a step: one line of ledger.jsonl per row, each with its "step".
+---@param step integer
+---@param rows table[]
+function Run:ledger(step, rows)
+  local lines = {}
+  for i, row in ipairs(rows) do
+    local object = finite(row)
+    object.step = step
+    lines[i] = core.json.encode(object) .. "\n"
+  end
+  file.append(self.folder .. "/ledger.jsonl", table.concat(lines))
+end
+
+--- Save a batch of images as samples/<name>.png, a grid.
+---@param step integer
+---@param batch syz.Tensor     [N,H,W,3] in [0,1]
+---@param name string|nil      default step-000010
+---@return string path
+function Run:sample(step, batch, name)
+  name = name or checkpoint.name(step)
+  local picture, layout = images.grid(batch)
+  local path = ("%s/samples/%s.png"):format(self.folder, name)
+  core.image.write(path, picture)
+  self.events:image("samples", step, picture)
+  local index = files.read_json(self.folder .. "/samples/layout.json") or {}
+  layout.step = step
+  index[name] = layout
+  files.write_json(self.folder .. "/samples/layout.json", index)
+  return path
+end
+
+--- Save the texts under the sampled images; the report prints them as captions.
+---@param prompts string[]
+function Run:prompts(prompts)
+  files.write_json(self.folder .. "/samples/prompts.json", core.array(prompts))
+end
+
+--- Save a checkpoint. A full disk costs this one only: the run goes on and tries again at the next.
+---@param step integer
+---@param write fun(folder: string)      fills the folder it is given
+---@param opts { best: boolean|nil }|nil  best: keep this one whatever comes later
+---@return string|nil path
+---@return string|nil reason
+function Run:checkpoint(step, write, opts)
+  local path, reason = checkpoint.save(self.folder, step, write, { keep = self.keep, best = opts and opts.best })
+  if not path then
+    self.state.failed_checkpoints = (self.state.failed_checkpoints or 0) + 1
+    self:warn(("checkpoint of step %d not saved: %s; earlier ones are intact, the next will be tried"):format(step,
+      reason))
+  end
+  return path, reason
+end
+
+--- The newest checkpoint that verifies.
+---@return string|nil folder
+---@return integer|nil step
+function Run:latest()
+  return checkpoint.latest(self.folder, function(line) self:warn(line) end)
+end
+
+--- Write summary.json; called again, it adds to what is there.
+---@param values table<string, any>   "metric" = { before = x, after = y }, seconds = n
+function Run:summary(values)
+  self.summarised = self.summarised or {}
+  for name, value in pairs(values) do self.summarised[name] = value end
+  files.write_json(self.folder .. "/summary.json", finite(self.summarised))
+end
+
+--- Why the run should save and stop now, if it should.
+---@return "interrupted"|"terminated"|nil
+function Run.stopping(_)
+  if core.terminating() then return "terminated" end
+  if core.interrupted() then return "interrupted" end
+end
+
+--- A line for the person watching, kept in run.json too.
+---@param line string
+function Run:warn(line)
+  if self.state then
+    self.state.warnings = core.array(self.state.warnings or {})
+    table.insert(self.state.warnings, line)
+  end
+  progress.note("warning: " .. line, "yellow")
+end
+
+--- Close the folder.
+---@param status "finished"|"interrupted"|"terminated"|"failed"
+---@param reason string|nil   of a failure
+function Run:close(status, reason)
+  self.events:close()
+  self.state.status, self.state.reason = status, reason
+  self.state.seconds = (self.state.seconds or 0) + core.clock() - self.started
+  files.write_json(self.folder .. "/run.json", self.state)
+end
+
+return run
