@@ -202,7 +202,8 @@ SYZ_API syz_tensor *syz_randint(syz_rng *rng, int64_t low, int64_t high, syz_sha
 /* Read a regular file of at most `cap` bytes. *data has one zero byte after its `size` bytes; the caller frees it. */
 SYZ_API syz_status syz_file_read(uint8_t **data, size_t *size, const char *path, size_t cap);
 SYZ_API syz_status syz_file_write(const char *path, const void *data, size_t size); /* whole or not at all */
-SYZ_API syz_status syz_make_folders(const char *path); /* with missing parents; one that exists is fine */
+SYZ_API syz_status syz_rename(const char *from, const char *to); /* survives a power cut once it returns */
+SYZ_API syz_status syz_make_folders(const char *path);           /* with missing parents; one that exists is fine */
 
 /* Lowercase hexadecimal SHA-256 with its terminating zero. */
 #define SYZ_SHA256_TEXT 65

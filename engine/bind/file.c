@@ -1,5 +1,5 @@
-/* Files and bytes. What looks (read, list, stat, real, remove) returns nil and a message when it cannot; what changes
- * something and fails (write, append, mkdir, rename, remove_tree) raises, so that no loss goes unnoticed. */
+/* Files and bytes. What looks (read, sha256, list, stat, real, remove) returns nil and a message when it cannot; what
+ * changes something and fails (write, append, mkdir, rename, remove_tree) raises, so that no loss goes unnoticed. */
 #include "bind/bind.h"
 
 #include <dirent.h>
@@ -168,8 +168,16 @@ static int file_remove(lua_State *L) {
 }
 
 static int file_rename(lua_State *L) {
-    const char *from = luaL_checkstring(L, 1), *to = luaL_checkstring(L, 2);
-    return rename(from, to) == 0 ? 0 : raise_code(L, from, errno);
+    bind_try(L, syz_rename(luaL_checkstring(L, 1), luaL_checkstring(L, 2)));
+    return 0;
+}
+
+/* file.sha256(path) -> hexadecimal sum of a whole file of any size, or nil, message */
+static int file_sha256(lua_State *L) {
+    char text[SYZ_SHA256_TEXT];
+    if (syz_sha256_file(text, luaL_checkstring(L, 1)) != SYZ_OK) return failed_status(L);
+    lua_pushstring(L, text);
+    return 1;
 }
 
 static int remove_entry(const char *path, const struct stat *info, int kind, struct FTW *where) {
@@ -223,6 +231,7 @@ static const luaL_Reg functions[] = {
     {"real", file_real},
     {"remove", file_remove},
     {"rename", file_rename},
+    {"sha256", file_sha256},
     {"remove_tree", file_remove_tree},
     {NULL, NULL},
 };

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -79,6 +80,14 @@ static int core_threads(lua_State *L) {
     return 1;
 }
 
+/* precision([dtype]) -> the precision of matrix products in force, after asking for one: "bf16" is a request that
+ * processors without bf16 products answer with "f32" */
+static int core_precision(lua_State *L) {
+    if (!lua_isnoneornil(L, 1)) bind_try(L, syz_set_matmul_precision(bind_check_dtype(L, 1)));
+    lua_pushstring(L, syz_dtype_name(syz_matmul_precision()));
+    return 1;
+}
+
 static int core_interrupted(lua_State *L) {
     lua_pushboolean(L, bind_interrupt_pending());
     return 1;
@@ -137,14 +146,22 @@ static void set_flags(lua_State *L) {
     lua_setfield(L, -2, "bf16");
 }
 
-/* machine() -> cpu, avx2, avx512, avx512_bf16, amx_bf16, bf16, cores, ram, onednn, luajit */
+/* The version of Landlock that the kernel offers; 0: none. */
+static double landlock_version(void) {
+    enum { VERSION_QUERY = 1 };
+    long version = syscall(SYS_landlock_create_ruleset, NULL, 0, VERSION_QUERY);
+    return version > 0 ? (double)version : 0;
+}
+
+/* machine() -> cpu, avx2, avx512, avx512_bf16, amx_bf16, bf16, cores, ram, onednn, luajit, landlock */
 static int core_machine(lua_State *L) {
     char text[256];
     const dnnl_version_t *dnnl = dnnl_version();
-    lua_createtable(L, 0, 10);
+    lua_createtable(L, 0, 11);
     cpu_field(text, sizeof text, "model name");
     set_string(L, "cpu", text);
     set_flags(L);
+    set_number(L, "landlock", landlock_version());
     set_number(L, "cores", (double)sysconf(_SC_NPROCESSORS_ONLN));
     set_number(L, "ram", (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE));
     snprintf(text, sizeof text, "%d.%d.%d", dnnl->major, dnnl->minor, dnnl->patch);
@@ -153,14 +170,16 @@ static int core_machine(lua_State *L) {
     return 1;
 }
 
-/* terminal() -> {tty, width} of the standard error output */
+/* terminal() -> {tty, width} of the standard error output, and whether the standard output is a terminal: stdout */
 static int core_terminal(lua_State *L) {
     struct winsize size = {0};
     bool tty = isatty(STDERR_FILENO);
     if (!tty || ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) size.ws_col = 80;
-    lua_createtable(L, 0, 2);
+    lua_createtable(L, 0, 3);
     lua_pushboolean(L, tty);
     lua_setfield(L, -2, "tty");
+    lua_pushboolean(L, isatty(STDOUT_FILENO));
+    lua_setfield(L, -2, "stdout");
     set_number(L, "width", size.ws_col);
     return 1;
 }
@@ -174,6 +193,7 @@ static const luaL_Reg functions[] = {
     {"memory_limit", core_memory_limit},
     {"memory_trim", core_memory_trim},
     {"threads", core_threads},
+    {"precision", core_precision},
     {"interrupted", core_interrupted},
     {"terminating", core_terminating},
     {"version", core_version},

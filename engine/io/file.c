@@ -232,6 +232,21 @@ syz_status syz_file_commit(syz_file_writer *writer) {
     return status;
 }
 
+syz_status syz_rename(const char *from, const char *to) {
+    char *source = parent_folder(from), *target = parent_folder(to);
+    syz_status status = source && target ? SYZ_OK : SYZ_ENOMEM;
+    if (!status && rename(from, to) != 0) {
+        status =
+            syz_fail(errno == ENOENT ? SYZ_ENOTFOUND : SYZ_EIO, "%s: cannot become %s: %s", from, to, strerror(errno));
+    }
+    if (!status && (sync_folder(target) != 0 || (strcmp(source, target) != 0 && sync_folder(source) != 0))) {
+        status = syz_fail(SYZ_EIO, "%s: cannot sync its folder: %s", to, strerror(errno));
+    }
+    free(source);
+    free(target);
+    return status;
+}
+
 void syz_file_discard(syz_file_writer *writer) {
     if (!writer) return;
     if (writer->temporary) unlink(writer->temporary);

@@ -27,6 +27,8 @@ function chart.ticks(low, high_value, count)
     ticks[#ticks + 1] = k * step
     k = k + 1
   end
+  -- a span between two round numbers: halve the steps rather than show one lonely line
+  if #ticks < 2 and count < 12 then return chart.ticks(low, high_value, count * 2) end
   return ticks
 end
 
@@ -71,7 +73,8 @@ local function axes(x0, x1, y0, y1, place)
   local out = {}
   for _, y in ipairs(chart.ticks(y0, y1, 3)) do
     local _, at = place(x0, y)
-    out[#out + 1] = ('<line class="grid" x1="%d" x2="%d" y1="%.1f" y2="%.1f"/><text x="%d" y="%.1f" class="y">%s</text>')
+    out[#out + 1] = ('<line class="grid" x1="%d" x2="%d" y1="%.1f" y2="%.1f"/>'
+      .. '<text x="%d" y="%.1f" class="y">%s</text>')
       :format(left, wide - right, at, at, left - 6, at + 3.5, text.number(math.abs(y) < 1e-12 and 0 or y))
   end
   for _, x in ipairs(chart.ticks(x0, x1, 4)) do
@@ -93,13 +96,15 @@ function chart.svg(points)
   end
   local shown = thin(points, 500)
   local long = #points > 40
-  local out = { ('<svg viewBox="0 0 %d %d" class="chart" role="img">'):format(wide, high), axes(x0, x1, y0, y1, place) }
+  local out = { ('<svg viewBox="0 0 %d %d" class="chart" role="img">'):format(wide, high),
+                axes(x0, x1, y0, y1, place) }
   out[#out + 1] = ('<path class="%s" d="%s"/>'):format(long and "raw" or "line", path_of(shown, place))
   if long then out[#out + 1] = ('<path class="line" d="%s"/>'):format(path_of(thin(smooth(points), 500), place)) end
   if #points <= 40 then
     for _, p in ipairs(points) do
-      out[#out + 1] = ('<circle class="dot" cx="%.1f" cy="%.1f" r="%s"/>'):format(select(1, place(p[1], p[2])),
-        select(2, place(p[1], p[2])), #points <= 12 and "2.6" or "1.6")
+      local px, py = place(p[1], p[2])
+      out[#out + 1] = ('<circle class="dot" cx="%.1f" cy="%.1f" r="%s"/>'):format(px, py,
+        #points <= 12 and "2.6" or "1.6")
     end
   end
   local samples = {}

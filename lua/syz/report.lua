@@ -41,7 +41,8 @@ local function html_table(head, rows)
   for _, row in ipairs(rows) do
     out[#out + 1] = "<tr>"
     for _, value in ipairs(row) do
-      out[#out + 1] = ("<td class=\"%s\">%s</td>"):format(type(value) == "number" and "n" or "wrap", escape(show(value)))
+      local class = type(value) == "number" and "n" or "wrap"
+      out[#out + 1] = ('<td class="%s">%s</td>'):format(class, escape(show(value)))
     end
     out[#out + 1] = "</tr>"
   end
@@ -190,6 +191,10 @@ local function environment(folder)
   local function add(name, value)
     if type(value) == "table" then
       for _, key in ipairs(sorted_keys(value)) do add(key, value[key]) end
+    elseif value == false or name == "luajit" then -- features that are absent, and what `lua` says already
+      return
+    elseif value == true then
+      rows[#rows + 1] = { title_of(name), "yes" }
     elseif name == "ram" then
       rows[#rows + 1] = { "memory", text.bytes(value) }
     elseif name:find("sha256") or name == "git_commit" then

@@ -61,7 +61,7 @@ function pictures.cell(picture, index, label, class)
   local x = whole_w > l.width and column * (l.width + l.gap) / (whole_w - l.width) * 100 or 0
   local y = whole_h > l.height and row * (l.height + l.gap) / (whole_h - l.height) * 100 or 0
   return ('<div class="cell %s%s%s" role="img" aria-label="%s" style="aspect-ratio:%d/%d;background-size:%.4f%% %.4f%%;'
-    .. 'background-position:%.4f%% %.4f%%"></div>'):format(picture.class, l.width <= 128 and " pixel" or "",
+    .. 'background-position:%.4f%% %.4f%%"></div>'):format(picture.class, l.width < 48 and " pixel" or "",
     class and " " .. class or "", page.escape(label), l.width, l.height, whole_w / l.width * 100,
     whole_h / l.height * 100, x, y)
 end
@@ -74,8 +74,8 @@ local function pairs_of(before, after, prompts)
     '<span class="key"><i></i>before<i class="after"></i>after</span></div><div class="pairs">' }
   for i = 0, math.min(before.layout.count, after.layout.count) - 1 do
     local prompt = prompts[i + 1] or ""
-    out[#out + 1] = ('<figure><div class="pair">%s%s<div class="edge"></div><div class="edge after"></div></div>%s</figure>')
-      :format(pictures.cell(before, i, "before: " .. prompt, "before"),
+    out[#out + 1] = ('<figure><div class="pair">%s%s<div class="edge"></div><div class="edge after"></div></div>'
+      .. "%s</figure>"):format(pictures.cell(before, i, "before: " .. prompt, "before"),
         pictures.cell(after, i, "after: " .. prompt, "after"),
         prompt ~= "" and "<figcaption>" .. page.escape(prompt) .. "</figcaption>" or "")
   end

@@ -45,7 +45,8 @@ figcaption{font-size:13px;line-height:1.35;margin-top:5px;color:var(--soft);over
 .strip td{min-width:76px;width:110px;padding:0}.strip th{font-size:12px;font-weight:500;color:var(--soft);
 text-align:left;padding:0}.strip th[scope=row]{min-width:110px;max-width:180px;padding-right:8px;line-height:1.3}
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:14px}
-.panel{background:var(--card);border:1px solid var(--line);border-radius:var(--radius);padding:12px 12px 4px;min-width:0}
+.panel{background:var(--card);border:1px solid var(--line);border-radius:var(--radius);padding:12px 12px 4px;
+min-width:0}
 .panel header{display:flex;justify-content:space-between;gap:10px;padding:0 4px;font-size:13px}
 .panel header b{font-weight:600;overflow-wrap:anywhere}.panel header span{color:var(--soft);white-space:nowrap;
 font-variant-numeric:tabular-nums}
@@ -121,9 +122,10 @@ end
 function page.document(title, extra_style, body)
   return table.concat {
     '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n',
-    '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" content="light dark">\n',
-    "<title>", page.escape(title), "</title>\n<style>\n", page.style, extra_style, "</style></head>\n<body><main>\n", body,
-    "\n</main>\n<script>\n", page.script, "</script></body></html>\n",
+    '<meta name="viewport" content="width=device-width,initial-scale=1">\n',
+    '<meta name="color-scheme" content="light dark">\n',
+    "<title>", page.escape(title), "</title>\n<style>\n", page.style, extra_style, "</style></head>\n",
+    "<body><main>\n", body, "\n</main>\n<script>\n", page.script, "</script></body></html>\n",
   }
 end
 

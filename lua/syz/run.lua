@@ -67,11 +67,11 @@ local function git_commit()
   end
   local head = line(".git/HEAD")
   local ref = head and head:match("^ref: (%S+)")
-  if not ref then return head end
+  if not ref then return head or nil end
   local commit = line(".git/" .. ref)
   if commit then return commit end
   local _, packed = line(".git/packed-refs")
-  return packed and packed:match("(%x+) " .. ref:gsub("%p", "%%%0"))
+  return packed and packed:match("(%x+) " .. ref:gsub("%p", "%%%0")) or nil
 end
 
 local function environment(opts)
@@ -138,7 +138,7 @@ function run.open(opts)
   file.mkdir(folder .. "/checkpoints")
   if opts.resume then self:rewind() end
   self.state = record or { name = opts.recipe.name, recipe = opts.recipe.path, started = core.unix_time() }
-  self.state.status = "running"
+  self.state.status, self.state.reason = "running", nil
   self.state.resumed_at = self.resumed and self.resumed.step or nil
   files.write_json(folder .. "/run.json", self.state)
   file.write(folder .. "/recipe.lua", opts.recipe.source)

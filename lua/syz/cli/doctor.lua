@@ -1,0 +1,113 @@
+--- syz doctor: what this machine has, what the engine makes of it, and what is missing with its remedy.
+local core = require "syz.core"
+local text = require "syz.text"
+
+---@type syz.Command
+local command = {
+  name = "doctor",
+  summary = "show what this machine has, and what is missing",
+  examples = { "syz doctor", "syz doctor --json" },
+}
+
+---@class syz.Finding
+---@field name string
+---@field value string
+---@field state "good"|"note"|"bad"
+---@field remedy string|nil
+
+local function instruction_sets(machine)
+  local names = {}
+  for _, set in ipairs { { "avx2", "AVX2" }, { "avx512", "AVX-512" }, { "avx512_bf16", "AVX512-BF16" },
+                         { "amx_bf16", "AMX-BF16" } } do
+    if machine[set[1]] then names[#names + 1] = set[2] end
+  end
+  return #names > 0 and table.concat(names, ", ") or "none of AVX2, AVX-512, AMX"
+end
+
+local function processor(add, machine)
+  add("processor", machine.cpu ~= "" and machine.cpu or "unknown")
+  if machine.avx2 then
+    add("instructions", instruction_sets(machine))
+  else
+    add("instructions", instruction_sets(machine), "note", "training works, but slowly; a newer processor helps")
+  end
+  local threads = core.threads()
+  add("threads", ("%d of %d cores"):format(threads, machine.cores), threads < machine.cores and "note" or "good",
+    threads < machine.cores and "--threads " .. ("%d"):format(machine.cores) .. " uses them all" or nil)
+  add("matrix products", ("%s in force, %s"):format(core.precision(),
+    machine.bf16 and "bf16 on request" or "bf16 not in this processor"), machine.bf16 and "good" or "note",
+    not machine.bf16 and "f32 is used throughout; nothing is missing" or nil)
+  local gibibytes = machine.ram / 2 ^ 30
+  add("memory", text.bytes(machine.ram), gibibytes < 2 and "bad" or "good",
+    gibibytes < 2 and "the embedded model trains in about 2 GiB" or nil)
+end
+
+local function libraries(add, machine)
+  add("Syzygy", core.version())
+  add("oneDNN", machine.onednn)
+  add("LuaJIT", machine.luajit)
+  add("GPU", "none: this build computes on the processor", "note")
+end
+
+-- Whether a file can be made in a folder; what was made for the test is removed.
+local function writable(folder)
+  local existed = core.file.exists(folder)
+  local probe = folder .. "/.syz-doctor"
+  local ok, reason = pcall(function()
+    core.file.mkdir(folder)
+    core.file.write(probe, "")
+    core.file.remove(probe)
+  end)
+  if ok and not existed then core.file.remove(folder) end
+  return ok, reason
+end
+
+local function system(add, machine)
+  if machine.landlock > 0 then
+    add("Landlock", ("version %d: recipes are confined"):format(machine.landlock))
+  else
+    add("Landlock", "not offered by this kernel", "bad",
+      "recipes cannot be confined; use Linux 5.13 or newer with landlock among its security modules")
+  end
+  local ok, reason = writable("runs")
+  add("runs/", ok and "writable" or "not writable: " .. tostring(reason), ok and "good" or "bad",
+    not ok and "start syz in a folder of your own, or give --out" or nil)
+  local models = core.file.exists("examples/emoji/pipeline/model_index.json")
+  add("embedded model", models and "found in examples/emoji" or "not below this folder", models and "good" or "note",
+    not models and "start syz in the repository's folder, or name your own model" or nil)
+end
+
+--- What there is to say about this machine.
+---@return syz.Finding[]
+local function examine()
+  local findings, machine = {}, core.machine()
+  local function add(name, value, state, remedy)
+    findings[#findings + 1] = { name = name, value = value, state = state or "good", remedy = remedy }
+  end
+  processor(add, machine)
+  libraries(add, machine)
+  system(add, machine)
+  return findings
+end
+
+function command.run(given)
+  local cli = require "syz.cli"
+  local findings, bad = examine(), 0
+  local paint, rows = text.painter("stdout"), {}
+  local signs = text.utf8() and { good = "✓", note = "·", bad = "✗" } or { good = "+", note = ".", bad = "x" }
+  local colours = { good = "green", note = "dim", bad = "red" }
+  for i, finding in ipairs(findings) do
+    if finding.state == "bad" then bad = bad + 1 end
+    rows[i] = { paint(colours[finding.state], signs[finding.state]), finding.name, finding.value,
+                finding.remedy and paint(finding.state == "bad" and "yellow" or "dim", finding.remedy) }
+  end
+  if given.json then
+    cli.out(core.json.encode(core.array(findings)) .. "\n")
+  else
+    cli.out(text.columns(rows, 1))
+    cli.out(bad == 0 and "\nNothing is missing.\n" or ("\n%d to mend.\n"):format(bad))
+  end
+  return bad == 0 and cli.ok or cli.failed
+end
+
+return command
