@@ -115,7 +115,7 @@ local function timing(bar)
 end
 
 function Bar:draw_terminal(count, time)
-  local columns = math.max(20, (settings.terminal.width or 80) - 1)
+  local columns = math.max(12, (settings.terminal.width or 80) - 1)
   local head = text.clip(self.label, columns - 1) .. " "
   local tail = (" %s  %s  "):format(count, time)
   local room = columns - text.width(head) - text.width(tail)

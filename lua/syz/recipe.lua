@@ -4,6 +4,7 @@
 -- syz.sandbox; what it may turn is declared by `syz.options`, which answers with the values for this run.
 
 local core = require "syz.core"
+local files = require "syz.files"
 local nearest = require "syz.nearest"
 local options = require "syz.options"
 local sandbox = require "syz.sandbox"
@@ -77,6 +78,9 @@ end
 ---@param path string
 ---@return string
 function recipe.name(path)
+  local folder = path:match("^(.*)/recipe%.lua$")
+  local record = folder and files.read_json(folder .. "/run.json")
+  if record and type(record.name) == "string" then return record.name end
   return (path:match("([^/]+)%.lua$") or path:match("([^/]+)$") or path)
 end
 
@@ -84,6 +88,7 @@ end
 ---@field path string
 ---@field name string
 ---@field source string
+---@field required table<string, string>   files beside it that it required, name to path
 ---@field declared syz.Option[]     empty when the recipe declares nothing
 ---@field values table              resolved options
 ---@field experiment table|nil      absent when only help was asked for
@@ -102,14 +107,13 @@ function recipe.load(path, overrides)
     config, reason = read_config(overrides.config)
     if not config then return nil, reason, "usage" end
   end
-  local chunk
-  chunk, reason = sandbox.load(path)
-  if not chunk then return nil, reason, "recipe" end
+  local chunk, required = sandbox.load(path)
+  if not chunk then return nil, required, "recipe" end
   local context = { help = overrides.help, config = config, sets = overrides.sets }
   loading = context
   local ok, result = xpcall(chunk, recipe.located(path))
   loading = nil
-  local loaded = { path = path, name = recipe.name(path), source = assert(core.file.read(path)),
+  local loaded = { path = path, name = recipe.name(path), source = assert(core.file.read(path)), required = required,
                    declared = context.declared or {}, values = context.values or {} }
   if not ok and result == help_wanted then return loaded end
   if context.misuse then return nil, context.misuse, "usage" end

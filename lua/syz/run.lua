@@ -112,6 +112,13 @@ function Run:rewind()
   events.truncate(self.folder, last)
 end
 
+-- The recipe and the files it required, read before anything is written: a copy may be running in its own folder.
+local function keep_recipe(folder, recipe)
+  local copies = { ["recipe.lua"] = recipe.source }
+  for name, path in pairs(recipe.required or {}) do copies[name] = assert(file.read(path)) end
+  for name, source in pairs(copies) do file.write(folder .. "/" .. name, source) end
+end
+
 ---@class syz.RunOptions
 ---@field recipe syz.Recipe
 ---@field out string|nil          the folder; default runs/<recipe>-<date>-<time>
@@ -141,7 +148,7 @@ function run.open(opts)
   self.state.status, self.state.reason = "running", nil
   self.state.resumed_at = self.resumed and self.resumed.step or nil
   files.write_json(folder .. "/run.json", self.state)
-  file.write(folder .. "/recipe.lua", opts.recipe.source)
+  keep_recipe(folder, opts.recipe)
   file.write(folder .. "/config.yaml", options.to_yaml(opts.recipe.declared, opts.recipe.values))
   files.write_json(folder .. "/env.json", environment(opts))
   self.events = core.tfevents(folder)

@@ -62,7 +62,7 @@ local function read_chunk(path, env)
   return load(core.file.read(path, 1024 * 1024), "@" .. path, "t", env)
 end
 
-local function requirer(env, folder)
+local function requirer(env, folder, files)
   local loaded = {}
   return function(name)
     if type(name) ~= "string" then error("require: a name is needed", 2) end
@@ -80,6 +80,7 @@ local function requirer(env, folder)
     end
     local chunk, message = read_chunk(path, env)
     if not chunk then error(message, 2) end
+    files[name .. ".lua"] = path
     local value = chunk()
     loaded[name] = value == nil and true or value
     return loaded[name]
@@ -88,9 +89,10 @@ end
 
 --- A fresh environment for a recipe that lies in `folder`.
 ---@param folder string
----@return table
+---@return table environment, table<string, string> files
+---  files it has required so far, name to path: what must go along when the recipe is copied
 function M.environment(folder)
-  local env = copy(_G, PLAIN)
+  local env, files = copy(_G, PLAIN), {}
   env.string, env.math, env.table = safe_string(), copy(math), copy(table)
   env.coroutine, env.bit = copy(coroutine), copy(require "bit")
   env.os = copy(os, { "time", "clock", "date", "difftime" })
@@ -109,16 +111,20 @@ function M.environment(folder)
   end
   env.load = loader(env)
   env.loadstring = env.load
-  env.require = requirer(env, folder)
+  env.require = requirer(env, folder, files)
   env._G = env
-  return env
+  return env, files
 end
 
 --- Load a recipe file into an environment of its own.
 ---@param path string
----@return function|nil chunk, string|nil message
+---@return function|nil chunk
+---@return table<string, string>|string files   as of environment(); the message when there is no chunk
 function M.load(path)
-  return read_chunk(path, M.environment(path:match("^(.*)/[^/]*$") or "."))
+  local env, files = M.environment(path:match("^(.*)/[^/]*$") or ".")
+  local chunk, message = read_chunk(path, env)
+  if not chunk then return nil, message end
+  return chunk, files
 end
 
 return M
