@@ -43,12 +43,19 @@ static inline void copy_bytes(char *restrict y, const char *restrict x, size_t b
     }
 }
 
+/* A repeated element is the common case besides real steps, and vectorises. */
 #define STRIDED(type)                                                                                                  \
     {                                                                                                                  \
         type *restrict to = y;                                                                                         \
         const type *restrict from = x;                                                                                 \
-        for (int64_t i = 0; i < n; i++)                                                                                \
-            to[i * b] = from[i * a];                                                                                   \
+        if (a == 0 && b == 1) {                                                                                        \
+            type value = *from;                                                                                        \
+            for (int64_t i = 0; i < n; i++)                                                                            \
+                to[i] = value;                                                                                         \
+        } else {                                                                                                       \
+            for (int64_t i = 0; i < n; i++)                                                                            \
+                to[i * b] = from[i * a];                                                                               \
+        }                                                                                                              \
     }                                                                                                                  \
     break
 

@@ -6,10 +6,11 @@
 
 syz_tensor *syz_full(syz_dtype dtype, syz_shape shape, double value) {
     syz_tensor *t = syz_empty(dtype, shape);
-    size_t size = syz_dtype_size(dtype);
-    if (!t) return NULL;
-    for (int64_t i = 0; i < syz_numel(t); i++)
-        syz_cpu.cast((char *)syz_data(t) + (size_t)i * size, (int)dtype, &value, SYZ_F64, 1);
+    syz_nest nest = {.n = 1, .dim = {t ? syz_numel(t) : 0}, .b = {1}};
+    uint64_t element = 0;
+    if (nest.dim[0] == 0) return t;
+    syz_cpu.cast(&element, (int)dtype, &value, SYZ_F64, 1);
+    syz_cpu.copy(syz_data(t), &element, &nest, syz_dtype_size(dtype));
     return t;
 }
 
