@@ -65,19 +65,15 @@ function Pipeline:condition(prompts)
   return { hidden = data.stack(hidden), pooled = data.stack(pooled), prompts = prompts }
 end
 
+-- One text at a time: a matrix product's rounding may depend on the batch, and a resumed run must see the same features
+-- as one that met its prompts in another company.
 function Pipeline:encode_text(texts)
-  core.no_grad(function()
-    for start = 1, #texts, 64 do
-      core.scope(function()
-        local part = {}
-        for i = start, math.min(start + 63, #texts) do part[#part + 1] = texts[i] end
-        local hidden, pooled = self.text_encoder:forward((self.tokenizer:batch(part, self.text_length)))
-        for i, text in ipairs(part) do
-          self.cache[text] = { hidden = hidden:slice(0, i - 1, i):keep(), pooled = pooled:slice(0, i - 1, i):keep() }
-        end
-      end)
-    end
-  end)
+  for _, text in ipairs(texts) do
+    core.no_grad(core.scope, function()
+      local hidden, pooled = self.text_encoder:forward((self.tokenizer:batch({ text }, self.text_length)))
+      self.cache[text] = { hidden = hidden:keep(), pooled = pooled:keep() }
+    end)
+  end
 end
 
 --- The model's velocity at noise level `t` (a number, or a tensor {B}). Gradients flow to the transformer when enabled.

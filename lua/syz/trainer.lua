@@ -75,9 +75,14 @@ function Experiment:execute(run)
   local started = core.clock()
   local method, options = self.method, self.eval or {}
   local check = self:evaluation()
-  local metrics = { before = nil, best = nil, best_step = 0 }
+  local metrics = {}
+  local saved, done = run:latest()
+  if saved and done >= self.steps and core.file.exists(run.folder .. "/summary.json") then
+    run:warn(("the run is complete: step %d of %d; raise steps to go on"):format(done, self.steps))
+    return
+  end
   for _, module in pairs(method.modules) do module:requires_grad(true) end
-  if not run:latest() then
+  if not saved then
     metrics.before = evaluate(check, run, 0, "before")
     run:prompts(check.prompts)
   end

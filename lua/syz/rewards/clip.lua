@@ -37,10 +37,11 @@ function Reward:text(texts)
   for _, text in ipairs(texts) do
     if not self.cache[text] and not seen[text] then missing[#missing + 1], seen[text] = text, true end
   end
-  if #missing > 0 then
+  -- one at a time, so that a text's features do not depend on its company (resumed runs are exact)
+  for _, text in ipairs(missing) do
     core.no_grad(core.scope, function()
-      local features = self.model:text_features((self.tokenizer:batch(missing, self.length))):normalize(1e-12)
-      for i, text in ipairs(missing) do self.cache[text] = features:slice(0, i - 1, i):copy():keep() end
+      local features = self.model:text_features((self.tokenizer:batch({ text }, self.length))):normalize(1e-12)
+      self.cache[text] = features:keep()
     end)
   end
   local rows = {}

@@ -1,0 +1,39 @@
+-- SRPO on a random pipeline of a few thousand parameters, with a reward written in tensor operations: what the resume
+-- test runs. A few seconds on one core.
+local syz = require "syz"
+local opt = syz.options {
+  model = { "tests/models/data/pipeline", "pipeline folder" }, steps = { 6, "optimizer steps" },
+  lr = { 1e-3, "learning rate" }, poison = { 0, "step from which the reward is NaN; 0 for never" },
+}
+
+-- Scores are a linear map of the mean colour that depends on the text's length.
+local reward = { calls = 0 }
+function reward:image(images)
+  self.calls = self.calls + 1
+  return images:mean({ 1, 2 })
+end
+function reward.pair(_, features, texts)
+  local weights = {}
+  for i, text in ipairs(texts) do
+    for c = 1, 3 do weights[(i - 1) * 3 + c] = math.sin(#text * c) end
+  end
+  return (features * syz.tensor(weights, { #texts, 3 })):sum({ 1 })
+end
+function reward:score(images, texts) return self:pair(self:image(images), texts) end
+function reward:relative(images, wanted, unwanted, kappa)
+  local features = self:image(images)
+  local value = (1 + kappa) * self:pair(features, wanted) - self:pair(features, unwanted)
+  if opt.poison > 0 then value = value * (0 / 0) end
+  return value
+end
+
+return syz.train {
+  method = syz.methods.srpo {
+    pipeline = syz.pipeline(opt.model, { size = { 16, 16 } }), reward = reward,
+    control = { positive = { "Real" }, negative = { "Flat", "Painted" } },
+    schedule = syz.schedule.flow { steps = 3, shift = 3 }, rollout_steps = 3,
+  },
+  prompts = { "a red cat", "two dogs", "a green hat" }, batch = 2,
+  optimizer = syz.adamw { lr = opt.lr, clip = 1 }, steps = opt.steps, checkpoint_every = 2,
+  eval = { every = 3, grid = 2, steps = 2 },
+}
