@@ -42,6 +42,11 @@ int bind_interrupted(lua_State *L);
 /* Called by the host's SIGINT handler: stop the running operation, or the next Lua instruction. */
 void bind_interrupt(lua_State *L);
 bool bind_interrupt_pending(void);
+/* While deferred, the first request waits, so that a training step can be finished and saved; a second one stops as
+ * usual. Ending the deferral delivers what waits. */
+void bind_interrupt_defer(lua_State *L, bool defer);
+bool bind_interrupt_wanted(void);        /* pending or waiting */
+void bind_interrupt_clear(lua_State *L); /* forget all requests */
 /* Called by the host's SIGTERM handler; core.terminating() tells. */
 void bind_terminate(void);
 bool bind_terminating(void);

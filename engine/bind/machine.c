@@ -88,9 +88,23 @@ static int core_precision(lua_State *L) {
     return 1;
 }
 
+/* interrupted() -> whether Ctrl-C was pressed and nothing has answered it yet */
 static int core_interrupted(lua_State *L) {
-    lua_pushboolean(L, bind_interrupt_pending());
+    lua_pushboolean(L, bind_interrupt_wanted());
     return 1;
+}
+
+/* defer_interrupt(boolean): let the first Ctrl-C wait until it is asked for, or deliver it */
+static int core_defer_interrupt(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TBOOLEAN);
+    bind_interrupt_defer(L, lua_toboolean(L, 1));
+    return 0;
+}
+
+/* clear_interrupt(): it has been answered */
+static int core_clear_interrupt(lua_State *L) {
+    bind_interrupt_clear(L);
+    return 0;
 }
 
 static int core_terminating(lua_State *L) {
@@ -195,6 +209,8 @@ static const luaL_Reg functions[] = {
     {"threads", core_threads},
     {"precision", core_precision},
     {"interrupted", core_interrupted},
+    {"defer_interrupt", core_defer_interrupt},
+    {"clear_interrupt", core_clear_interrupt},
     {"terminating", core_terminating},
     {"version", core_version},
     {"environment", core_environment},

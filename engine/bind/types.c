@@ -83,12 +83,16 @@ void bind_try(lua_State *L, syz_status status) {
  * The request reaches whichever comes first: the running operation through syz_cancel(), or the interpreter through the
  * hook. The one that raises withdraws the other. */
 
-static volatile sig_atomic_t interrupt_pending, terminating;
+static volatile sig_atomic_t interrupt_pending, deferring, deferred, terminating;
 
-int bind_interrupted(lua_State *L) {
+void bind_interrupt_clear(lua_State *L) {
     lua_sethook(L, NULL, 0, 0);
     syz_cancel_clear();
-    interrupt_pending = 0;
+    interrupt_pending = deferred = 0;
+}
+
+int bind_interrupted(lua_State *L) {
+    bind_interrupt_clear(L);
     lua_pushliteral(L, "interrupted");
     return lua_error(L);
 }
@@ -99,13 +103,28 @@ static void interrupt_hook(lua_State *L, lua_Debug *where) {
 }
 
 void bind_interrupt(lua_State *L) {
+    if (deferring && !deferred) {
+        deferred = 1;
+        return;
+    }
     interrupt_pending = 1;
     syz_cancel();
     lua_sethook(L, interrupt_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
 }
 
+void bind_interrupt_defer(lua_State *L, bool defer) {
+    bool deliver = !defer && deferred;
+    deferring = defer;
+    deferred = 0;
+    if (deliver) bind_interrupt(L);
+}
+
 bool bind_interrupt_pending(void) {
     return interrupt_pending;
+}
+
+bool bind_interrupt_wanted(void) {
+    return interrupt_pending || deferred;
 }
 
 void bind_terminate(void) {

@@ -67,6 +67,7 @@ local function finish(run)
   local config = vae:config()
   config.shift_factor, config.scaling_factor = mean, 1 / math.sqrt(variance)
   local final = syz.model.create(config)
+  final:init(opt.seed)
   for _, name in ipairs(vae:names()) do final:param(name):assign(vae:param(name)) end
   final:save(opt.save)
   run:summary { psnr = evaluate(opt.steps, run).psnr, shift_factor = config.shift_factor,

@@ -161,6 +161,8 @@ function M.evaluate(chunk)
   local results = { xpcall(chunk, function(message)
     return type(message) == "string" and message:gsub("^console:%d+: ", "") or "an error that is not text"
   end) }
+  core.clear_interrupt()
+  core.defer_interrupt(false)
   if not results[1] then
     io.stderr:write("error: ", results[2], "\n")
     return false

@@ -95,6 +95,7 @@ function M.run(run, spec)
     spec.resumed = true
   end
   local bar = progress.new(spec.steps, spec.label or "train")
+  core.defer_interrupt(true) -- Ctrl-C finishes the step and saves; whoever catches what is raised ends the deferral
   local bad, last = 0, first - 1
   for step = first, spec.steps do
     local stats
@@ -103,17 +104,18 @@ function M.run(run, spec)
     if step % (spec.log_every or 1) == 0 or step == spec.steps then run:log(step, stats) end
     bar:update(step, describe(stats))
     local stop = spec.after and spec.after(step, stats)
-    local leaving = core.terminating()
+    local leaving = run:stopping()
     if stop or leaving or step == spec.steps or (spec.checkpoint_every and step % spec.checkpoint_every == 0) then
       run:checkpoint(step, function(path) save_state(path, spec, step, spec.state and spec.state()) end)
     end
     if leaving then
       bar:done()
-      error({ resumable = true, step = step }, 0)
+      error({ resumable = true, status = leaving, step = step }, 0)
     end
     if stop then break end
   end
   bar:done()
+  core.defer_interrupt(false)
   return last
 end
 

@@ -56,17 +56,4 @@ local function hint(name, known)
   return "; there is " .. table.concat(sorted, ", ")
 end
 
---- The key of `known` closest to `name`, however far it is.
----@param name string
----@param known table<string, any>   must not be empty
----@return string
-local function closest(name, known)
-  local best, least
-  for candidate in pairs(known) do
-    local d = distance(name, candidate)
-    if not least or d < least or (d == least and candidate < best) then best, least = candidate, d end
-  end
-  return best
-end
-
-return { closest = closest, distance = distance, nearest = nearest, hint = hint }
+return { distance = distance, nearest = nearest, hint = hint }

@@ -5,7 +5,6 @@
 
 local core = require "syz.core"
 local files = require "syz.files"
-local nearest = require "syz.nearest"
 local options = require "syz.options"
 local sandbox = require "syz.sandbox"
 
@@ -16,14 +15,6 @@ local loading
 
 -- Raised by options() to leave a recipe early; told apart by identity.
 local help_wanted = {}
-
---- The known name closest to a mistyped one.
----@param name string
----@param known table<string, any>   known names as keys
----@return string
-function recipe.nearest(name, known)
-  return nearest.closest(name, known)
-end
 
 --- Declare what can be turned. Exposed as `syz.options`.
 ---@param spec table<string, any>   name = { default, "help" [, choices | check] }, or name = default

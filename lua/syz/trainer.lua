@@ -3,6 +3,7 @@ local core = require "syz.core"
 local data = require "syz.data"
 local evaluation = require "syz.eval"
 local loop = require "syz.loop"
+local nearest = require "syz.nearest"
 local progress = require "syz.progress"
 
 local M = {}
@@ -20,10 +21,11 @@ local FIELDS = {
 ---  seed: integer|nil, eval: table|nil, checkpoint_every: integer|nil, save: string|nil }
 ---  eval = { every, prompts, grid, judge, style, steps, guidance, seed, rewards, keep_best = metric name }
 function M.experiment(spec)
-  local nearest = require("syz.recipe").nearest
+  local known = {}
+  for field in pairs(FIELDS) do known[#known + 1] = field end
   for key, value in pairs(spec) do
     if not FIELDS[key] then
-      error(("syz.train has no field %q; did you mean %q?"):format(tostring(key), nearest(tostring(key), FIELDS)), 2)
+      error(("syz.train has no field %q%s"):format(tostring(key), nearest.hint(tostring(key), known)), 2)
     end
     if type(value) ~= FIELDS[key] then
       error(("syz.train: %s must be a %s, not a %s"):format(key, FIELDS[key], type(value)), 2)

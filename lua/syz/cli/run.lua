@@ -98,10 +98,11 @@ local function show_result(cli, opened, given, status)
     status == "finished" and opened.folder .. "/report.html" or opened.folder))
 end
 
--- A run that was asked to stop ends in an error: of the trainer, after its checkpoint, or of the operation it was in.
+-- How a run ended that was asked to stop: it raises, the trainer after its checkpoint, or the operation it was in.
 local function stopped(raised)
-  return type(raised) == "table" and raised.resumable or core.terminating() or core.interrupted()
-    or tostring(raised):find("interrupted", 1, true) ~= nil
+  if type(raised) == "table" and raised.resumable then return raised.status end
+  if core.terminating() then return "terminated" end
+  if core.interrupted() or tostring(raised):find("interrupted", 1, true) then return "interrupted" end
 end
 
 local function execute(cli, loaded, opened, given)
@@ -111,9 +112,10 @@ local function execute(cli, loaded, opened, given)
     trace = debug.traceback("", 2)
     return locate(raised)
   end)
-  if not ok and stopped(status) then
-    ok, status = true, core.terminating() and "terminated" or "interrupted"
-  end
+  local why = not ok and stopped(status)
+  if why then ok, status = true, why end
+  core.clear_interrupt()
+  core.defer_interrupt(false)
   if not ok then
     opened:close("failed", tostring(status))
     if given.trace then io.stderr:write(trace .. "\n") end
