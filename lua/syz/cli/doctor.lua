@@ -63,8 +63,9 @@ local function writable(folder)
 end
 
 local function system(add, machine)
-  add("Landlock", machine.landlock > 0 and ("version %d, not used yet"):format(machine.landlock) or "not in this kernel",
-    "note", "recipes are limited by an allow-list, not yet by the system: run those of strangers in a container")
+  local version = machine.landlock
+  add("Landlock", version > 0 and ("version %d, not used yet"):format(version) or "not in this kernel", "note",
+    "an allow-list limits recipes, not yet the system: run those of strangers in a container")
   local ok, reason = writable("runs")
   add("runs/", ok and "writable" or "not writable: " .. tostring(reason), ok and "good" or "bad",
     not ok and "start syz in a folder of your own, or give --out" or nil)
