@@ -7,6 +7,7 @@ local opt = syz.options {
   save = { "examples/emoji/judge", "folder that receives the trained judge" },
   steps = { 1600, "optimizer steps" }, batch = { 96, "images per step" }, lr = { 2e-3, "AdamW learning rate" },
   seed = { 7, "random seed" },
+  precision = { "bf16", "of matrix products and convolutions", { "bf16", "f32" } },
 }
 local world = require "world"
 
@@ -80,6 +81,7 @@ end
 
 return syz.fit {
   label = "judge", modules = { judge = judge.module }, loss = loss, steps = opt.steps, seed = opt.seed,
+  precision = opt.precision,
   optimizer = syz.adamw { lr = opt.lr, weight_decay = 0.05, clip = 1, schedule = syz.optim.cosine { warmup = 100 } },
   evaluate = evaluate, evaluate_every = 400, checkpoint_every = 400, finish = finish,
 }

@@ -10,6 +10,7 @@ local opt = syz.options {
   steps = { 2100, "optimizer steps" }, subjects = { 24, "subjects per batch, four styles each" },
   lr = { 1e-3, "AdamW learning rate" }, plain = { 0.4, "share of captions without a style" },
   seed = { 2, "random seed" },
+  precision = { "bf16", "of matrix products and convolutions", { "bf16", "f32" } },
 }
 
 local train, test = syz.data.webdataset(opt.data), syz.data.webdataset(opt.test)
@@ -126,6 +127,7 @@ end
 
 return syz.fit {
   label = "reward", modules = { reward = clip }, loss = loss, steps = opt.steps, seed = opt.seed,
+  precision = opt.precision,
   optimizer = syz.adamw { lr = opt.lr, weight_decay = 0.1, clip = 1, schedule = syz.optim.cosine { warmup = 100 } },
   evaluate = evaluate, evaluate_every = 700, checkpoint_every = 350, finish = finish,
 }

@@ -12,6 +12,7 @@ local opt = syz.options {
   subjects = { 320, "how many of the listed subjects to learn" },
   steps = { 4000, "optimizer steps" }, batch = { 64, "images per step" }, lr = { 1e-3, "AdamW learning rate" },
   drop = { 0.08, "share of captions dropped, for classifier-free guidance" }, seed = { 3, "random seed" },
+  precision = { "bf16", "of matrix products and convolutions", { "bf16", "f32" } },
 }
 
 world.read = syz.file.read
@@ -73,6 +74,7 @@ end
 return syz.fit {
   label = "transformer", modules = { transformer = pipe.transformer, text_encoder = pipe.text_encoder },
   order = { "transformer", "text_encoder" }, loss = loss, steps = opt.steps, seed = opt.seed,
+  precision = opt.precision,
   optimizer = syz.adamw { lr = opt.lr, weight_decay = 1e-2, clip = 1,
     schedule = syz.optim.cosine { warmup = 100, floor = 0.02 } },
   evaluate = evaluate, evaluate_every = 500, checkpoint_every = 500, finish = finish,

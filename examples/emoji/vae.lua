@@ -7,6 +7,7 @@ local opt = syz.options {
   save = { "examples/emoji/pipeline/vae", "folder that receives the trained model" },
   steps = { 2100, "optimizer steps" }, batch = { 16, "images per step" }, lr = { 2e-3, "AdamW learning rate" },
   kl = { 1e-4, "weight of the KL term" }, edge = { 1.0, "weight of the edge term" }, seed = { 1, "random seed" },
+  precision = { "bf16", "of matrix products and convolutions", { "bf16", "f32" } },
 }
 
 local train, test = syz.data.webdataset(opt.data), syz.data.webdataset(opt.test)
@@ -76,6 +77,7 @@ end
 
 return syz.fit {
   label = "vae", modules = { vae = vae }, loss = loss, steps = opt.steps, seed = opt.seed,
+  precision = opt.precision,
   optimizer = syz.adamw { lr = opt.lr, weight_decay = 1e-2, clip = 1, schedule = syz.optim.cosine { warmup = 50 } },
   evaluate = evaluate, evaluate_every = 300, checkpoint_every = 300, finish = finish,
 }

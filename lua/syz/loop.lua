@@ -71,15 +71,17 @@ local function one_step(spec, step, run, bad)
   return stats, bad
 end
 
---- Run the loop.
+--- Run the loop. `precision` is that of matrix products and convolutions, "f32" unless given; where the processor has no
+--- bf16 products, "bf16" means f32 too.
 ---@param run table      the run folder (syz.run)
 ---@param spec { steps: integer, seed: integer, modules: table<string, table>, optimizer: syz.Optimizer,
 ---  step: fun(step: integer, generator: syz.Generator): table, checkpoint_every: integer|nil, label: string|nil,
----  after: nil|fun(step: integer, stats: table): boolean|nil, log_every: integer|nil,
+---  precision: "f32"|"bf16"|nil, after: nil|fun(step: integer, stats: table): boolean|nil, log_every: integer|nil,
 ---  state: nil|fun(): table, load_state: nil|fun(extra: table) }
 ---  `step` runs the backward pass itself and returns a table of numbers with `loss`; `after` may return true to stop.
 ---@return integer  the last step done
 function M.run(run, spec)
+  core.precision(spec.precision or "f32")
   local parameters = {}
   for _, name in ipairs(spec.order or { (next(spec.modules)) }) do
     for _, parameter in ipairs(spec.modules[name]:parameters()) do
