@@ -71,8 +71,8 @@ local function one_step(spec, step, run, bad)
   return stats, bad
 end
 
---- Run the loop. `precision` is that of matrix products and convolutions, "f32" unless given; where the processor has no
---- bf16 products, "bf16" means f32 too.
+--- Run the loop. `precision` is that of matrix products and convolutions, "f32" unless given; where the processor has
+--- no bf16 products, "bf16" means f32 too.
 ---@param run table      the run folder (syz.run)
 ---@param spec { steps: integer, seed: integer, modules: table<string, table>, optimizer: syz.Optimizer,
 ---  step: fun(step: integer, generator: syz.Generator): table, checkpoint_every: integer|nil, label: string|nil,
