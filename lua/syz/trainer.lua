@@ -104,7 +104,7 @@ function Experiment:execute(run)
   for name, value in pairs(after) do summary[name] = { before = metrics.before[name], after = value } end
   summary.seconds, summary.steps = core.clock() - started, last
   run:summary(summary)
-  method.pipeline:save(run.folder .. "/model", true)
+  method.pipeline:save(run.folder .. "/model", { transformer_only = true })
 end
 
 return M
