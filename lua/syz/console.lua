@@ -178,7 +178,7 @@ function M.main(given)
   local env = require("syz.sandbox").environment "."
   local folder = state_folder()
   core.file.mkdir(folder)
-  env.syz = require "syz"
+  env.syz = env.require "syz"
   helpers(env, folder)
   local path = given[1]
   if path then
