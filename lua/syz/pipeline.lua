@@ -160,7 +160,7 @@ function Pipeline:encode_all(images)
 end
 
 --- Save in the diffusers layout: all parts, or with `transformer_only` just what training changed. `dtype` is that of
---- transformer and text encoder (f32 unless given); the VAE stays f32.
+--- the weights, f32 unless given.
 ---@param folder string
 ---@param options { transformer_only: boolean|nil, dtype: string|nil }|nil
 function Pipeline:save(folder, options)
@@ -168,7 +168,7 @@ function Pipeline:save(folder, options)
   local dtype = options.dtype or "f32"
   self.transformer:save(folder .. "/transformer", dtype)
   if options.transformer_only then return end
-  self.vae:save(folder .. "/vae")
+  self.vae:save(folder .. "/vae", dtype)
   self.text_encoder:save(folder .. "/text_encoder", dtype)
   data.copy_folder(self.tokenizer_folder, folder .. "/tokenizer")
   core.file.mkdir(folder .. "/scheduler")
