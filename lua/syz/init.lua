@@ -28,8 +28,13 @@ local syz = {
 local clip = require "syz.rewards.clip"
 syz.reward = { clip = clip.load, normalize = clip.normalize }
 
-local direct_align, srpo = require "syz.methods.direct_align", require "syz.methods.srpo"
-syz.methods = { direct_align = direct_align.new, srpo = srpo.new }
+syz.methods = {}
+for _, name in ipairs { "direct_align", "srpo", "refl", "draft", "drtune", "leapalign", "flowbp" } do
+  syz.methods[name] = require("syz.methods." .. name).new
+end
+syz.backprop = require "syz.methods.backprop"
+syz.quadrature, syz.draws = require "syz.methods.quadrature", require "syz.methods.draws"
+syz.captions = require("syz.offline").captions
 
 syz.pipeline = setmetatable({ new = pipeline.new, load = pipeline.load }, {
   __call = function(_, folder, options) return pipeline.load(folder, options) end,
