@@ -17,6 +17,7 @@ local syz = {
   file = { read = core.file.read, exists = core.file.exists, list = core.file.list },
   -- what the paper varies
   schedule = require "syz.schedule", discount = require "syz.discount", control = require "syz.control",
+  aggregate = require "syz.aggregate",
   -- building blocks
   model = core.model, tokenizer = core.tokenizer, data = data, prompts = data.prompts, nn = nn, optim = optim,
   adamw = optim.adamw, sampler = require "syz.sampler",
@@ -26,7 +27,8 @@ local syz = {
 }
 
 local clip = require "syz.rewards.clip"
-syz.reward = { clip = clip.load, normalize = clip.normalize }
+syz.reward = { clip = clip.load, normalize = clip.normalize, mix = require("syz.rewards.mix").new }
+syz.reward_mix = syz.reward.mix
 
 syz.methods = {}
 for _, name in ipairs { "direct_align", "srpo", "refl", "draft", "drtune", "leapalign", "flowbp" } do

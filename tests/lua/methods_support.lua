@@ -1,5 +1,5 @@
---- What the method specs share: the tiny random pipeline with a linear reward, and a world so small that every gradient can
---- be written down by hand.
+--- What the method specs share: the tiny random pipeline with a linear reward, and a world so small that every gradient
+--- can be written down by hand.
 local core = require "syz.core"
 local pipeline = require "syz.pipeline"
 local schedule = require "syz.schedule"
@@ -62,13 +62,14 @@ function support.train(method, updates, rate)
   return losses
 end
 
---- Elementwise v(x, t) = a x + b t with the numbers a and b as parameters; images are latents, and the reward is the sum
---- of c x. `numbers` does the rollout in plain Lua.
+--- Elementwise v(x, t) = a x + b t with the numbers a and b as parameters; images are latents, and the reward is the
+--- sum of c x. `numbers` does the rollout in plain Lua.
 function support.world(steps, a, b)
   local world = { n = steps, a = a or 0.3, b = b or -0.8, x0 = { 0.4, -1.2, 0.7 }, c = { 0.5, -0.3, 0.9 },
     grid = schedule.flow { steps = steps, shift = 3 } }
   world.levels = world.grid:levels()
-  local pa, pb = core.tensor({ world.a }):keep():requires_grad(true), core.tensor({ world.b }):keep():requires_grad(true)
+  local pa = core.tensor({ world.a }):keep():requires_grad(true)
+  local pb = core.tensor({ world.b }):keep():requires_grad(true)
   local module = {}
   function module.parameters() return { pa, pb } end
   local pipe = { schedule = world.grid, transformer = module, a = pa, b = pb }

@@ -104,7 +104,7 @@ end
 ---@field weight number[]|syz.Tensor|nil   discount of each sample
 ---@field share number|nil                 of the loss (1)
 
-local function differentiate(self, batch, view, stats)
+local function differentiate(self, batch, view, stats, count)
   core.scope(function()
     local before = self.ledger and gradients(self)
     local latents, similarity = view.image()
@@ -124,7 +124,7 @@ local function differentiate(self, batch, view, stats)
     if self.reward.report then
       for key, value in pairs(self.reward:report()) do
         view.row[key] = value
-        stats[key] = (stats[key] or 0) + value * (view.share or 1)
+        stats[key] = (stats[key] or 0) + value / count
       end
     end
   end)
@@ -139,7 +139,7 @@ function M.update(self, batch, views)
   local stats, rows = { loss = 0, reward = 0 }, {}
   local sums = {}
   for i, view in ipairs(views) do
-    differentiate(self, batch, view, stats)
+    differentiate(self, batch, view, stats, #views)
     rows[i] = view.row
     local name = view.name or ""
     sums[name] = sums[name] or { 0, 0 }
