@@ -205,11 +205,23 @@ describe("the ledger's gradient norm", function()
     end
     assert.equal(norms[false], norms[true])
     assert.is_nil(rows_of[false][1].grad_norm)
-    local pipe = support.pipeline(3)
-    support.step(require("syz.methods.srpo").new { pipeline = pipe, reward = support.linear_reward(),
-      form = "difference" })
-    assert.near(support.gradient_norm(pipe), rows_of[true][1].grad_norm, 1e-6 * rows_of[true][1].grad_norm)
-    assert.is_true(rows_of[true][2].grad_norm > 0)
+    -- the first branch alone is the difference form; the second is what it adds to that
+    local gradients = {}
+    for _, form in ipairs { "difference", "inversion" } do
+      local pipe = support.pipeline(3)
+      support.step(require("syz.methods.srpo").new { pipeline = pipe, reward = support.linear_reward(), form = form })
+      gradients[form] = {}
+      for _, parameter in ipairs(pipe.transformer:parameters()) do
+        local grad = parameter:grad()
+        for _, value in ipairs(grad and grad:totable() or {}) do table.insert(gradients[form], value) end
+      end
+    end
+    local first, second = 0, 0
+    for i, value in ipairs(gradients.difference) do
+      first, second = first + value ^ 2, second + (gradients.inversion[i] - value) ^ 2
+    end
+    assert.near(math.sqrt(first), rows_of[true][1].grad_norm, 1e-5 * math.sqrt(first))
+    assert.near(math.sqrt(second), rows_of[true][2].grad_norm, 1e-4 * math.sqrt(second))
     assert.equal(2, #rows_of[true][1].rewards)
     assert.equal(2, #rows_of[true][1].samples)
   end)
