@@ -79,6 +79,24 @@ describe("DRaFT", function()
     end
   end)
 
+  it("does so on a variance-preserving schedule too, by finite differences in plain numbers", function()
+    local grid = require("syz.schedule").vp { steps = 5 }
+    local levels = grid:levels()
+    local function reward(a)
+      local sum = 0
+      for element, x in ipairs { 0.4, -1.2, 0.7 } do
+        for i = 1, 5 do x = grid:step(x, a * x - 0.8 * levels[i], levels[i], levels[i + 1]) end
+        sum = sum + ({ 0.5, -0.3, 0.9 })[element] * x
+      end
+      return sum
+    end
+    local world = support.world(5, 0.3, -0.8, grid)
+    local da, _, stats = world.step(draft.new { pipeline = world.pipe, reward = world.reward, last = 5 })
+    local want = (reward(0.3 + 1e-5) - reward(0.3 - 1e-5)) / 2e-5
+    assert.near(reward(0.3), stats.reward, 1e-4 * math.abs(stats.reward))
+    assert.near(want, da, 1e-4 * math.abs(want))
+  end)
+
   it("averages the last step over re-noised samples in the LV form", function()
     local world, seen = support.world(5), {}
     local noises = { { 0.4, -1.2, 0.7 }, { 1, 2, 3 }, { -2, 0.5, 0.1 } }

@@ -64,9 +64,9 @@ end
 
 --- Elementwise v(x, t) = a x + b t with the numbers a and b as parameters; images are latents, and the reward is the
 --- sum of c x. `numbers` does the rollout in plain Lua.
-function support.world(steps, a, b)
+function support.world(steps, a, b, grid)
   local world = { n = steps, a = a or 0.3, b = b or -0.8, x0 = { 0.4, -1.2, 0.7 }, c = { 0.5, -0.3, 0.9 },
-    grid = schedule.flow { steps = steps, shift = 3 } }
+    grid = grid or schedule.flow { steps = steps, shift = 3 } }
   world.levels = world.grid:levels()
   local pa = core.tensor({ world.a }):keep():requires_grad(true)
   local pb = core.tensor({ world.b }):keep():requires_grad(true)
