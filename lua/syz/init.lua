@@ -17,6 +17,7 @@ local syz = {
   file = { read = core.file.read, exists = core.file.exists, list = core.file.list },
   -- what the paper varies
   schedule = require "syz.schedule", discount = require "syz.discount", control = require "syz.control",
+  aggregate = require "syz.aggregate",
   -- building blocks
   model = core.model, tokenizer = core.tokenizer, data = data, prompts = data.prompts, nn = nn, optim = optim,
   adamw = optim.adamw, sampler = require "syz.sampler",
@@ -26,10 +27,16 @@ local syz = {
 }
 
 local clip = require "syz.rewards.clip"
-syz.reward = { clip = clip.load, normalize = clip.normalize }
+syz.reward = { clip = clip.load, normalize = clip.normalize, mix = require("syz.rewards.mix").new }
+syz.reward_mix = syz.reward.mix
 
-local direct_align, srpo = require "syz.methods.direct_align", require "syz.methods.srpo"
-syz.methods = { direct_align = direct_align.new, srpo = srpo.new }
+syz.methods = {}
+for _, name in ipairs { "direct_align", "srpo", "refl", "draft", "drtune", "leapalign", "flowbp" } do
+  syz.methods[name] = require("syz.methods." .. name).new
+end
+syz.backprop = require "syz.methods.backprop"
+syz.quadrature, syz.draws = require "syz.methods.quadrature", require "syz.methods.draws"
+syz.captions = require("syz.offline").captions
 
 syz.pipeline = setmetatable({ new = pipeline.new, load = pipeline.load }, {
   __call = function(_, folder, options) return pipeline.load(folder, options) end,

@@ -82,14 +82,14 @@ end
 ---@param x syz.Tensor  [B,T,C] packed latents
 ---@param t number|syz.Tensor
 ---@param cond table  from :condition()
----@param guidance number|nil
+---@param guidance number|nil|syz.Tensor  a tensor {B} holds one per sample
 function Pipeline:velocity(x, t, cond, guidance)
   local batch = x:size(0)
   local level = type(t) == "number" and core.full({ batch }, t) or t:reshape({ batch })
   if self.quantize_timestep then level = self.quantize_timestep(level) end
   if self.guidance_embeds then
-    return self.transformer:forward(x, cond.hidden, cond.pooled, level, core.full({ batch }, guidance or 3.5),
-      self.image_ids, self.text_ids)
+    local embedded = type(guidance) == "userdata" and guidance or core.full({ batch }, guidance or 3.5)
+    return self.transformer:forward(x, cond.hidden, cond.pooled, level, embedded, self.image_ids, self.text_ids)
   end
   local v = self.transformer:forward(x, cond.hidden, cond.pooled, level, nil, self.image_ids, self.text_ids)
   if not guidance or guidance == 1 then return v end
@@ -97,6 +97,7 @@ function Pipeline:velocity(x, t, cond, guidance)
   for i = 1, batch do empty[i] = "" end
   local plain = self:condition(empty)
   local base = self.transformer:forward(x, plain.hidden, plain.pooled, level, nil, self.image_ids, self.text_ids)
+  if type(guidance) == "userdata" then guidance = guidance:reshape({ batch, 1, 1 }) end
   return base + guidance * (v - base)
 end
 

@@ -142,7 +142,8 @@ local function ledger(folder)
   local columns, seen = {}, { step = true }
   for _, entry in ipairs(entries) do
     for _, name in ipairs(sorted_keys(entry.object)) do
-      if not seen[name] then columns[#columns + 1] = name end
+      -- lists (every sample's numbers, in a detailed ledger) stay in the file
+      if not seen[name] and type(entry.object[name]) ~= "table" then columns[#columns + 1] = name end
       seen[name] = true
     end
   end

@@ -13,12 +13,13 @@ Experiment.__index = Experiment
 
 local FIELDS = {
   method = "table", prompts = "table", optimizer = "table", steps = "number", batch = "number", seed = "number",
-  eval = "table", checkpoint_every = "number", save = "string",
+  eval = "table", checkpoint_every = "number", save = "string", ledger = "boolean",
 }
 
 --- Declare the experiment; nothing runs yet.
 ---@param spec { method: table, prompts: string[], optimizer: syz.Optimizer, steps: integer, batch: integer|nil,
----  seed: integer|nil, eval: table|nil, checkpoint_every: integer|nil, save: string|nil }
+---  seed: integer|nil, eval: table|nil, checkpoint_every: integer|nil, save: string|nil, ledger: boolean|nil }
+---  ledger: add gradient norms and every sample's numbers to the ledger, as `syz run --ledger` does
 ---  eval = { every, prompts, grid, judge, style, steps, guidance, seed, rewards, keep_best = metric name }
 function M.experiment(spec)
   local known = {}
@@ -84,6 +85,7 @@ function Experiment:execute(run)
     return
   end
   for _, module in pairs(method.modules) do module:requires_grad(true) end
+  method.ledger = self.ledger or run.detailed
   if not saved then
     metrics.before = evaluate(check, run, 0, "before")
     run:prompts(check.prompts)

@@ -68,6 +68,18 @@ describe("the recipe guide", function()
     assert.equal(0.4, method.kappa.denoise(0.8))
   end)
 
+  it("has aggregates, jumps and mixes that train", function()
+    local fields = evaluate("return {" .. block "aggregate = { levels = 2" .. "}")
+    local vignette = evaluate(block "vignette:relative" .. "return vignette")
+    local pipe = load_pipeline()
+    local method = syz.methods.direct_align { pipeline = pipe, aggregate = fields.aggregate, jump = fields.jump,
+      reward = syz.reward_mix { { name = "dark", reward = vignette, weight = 0.5 } } }
+    local stats, ledger, norm = one_step(method)
+    assert.equal(60, ledger[1].k)
+    assert.equal(2, #ledger)
+    assert.is_true(norm > 0 and stats.pull_dark > 0)
+  end)
+
   it("declares options that take what it says they take", function()
     local recipe = require "syz.recipe"
     local path = os.tmpname() .. ".lua"
