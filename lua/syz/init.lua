@@ -30,6 +30,7 @@ syz.reward = { clip = clip.load, normalize = clip.normalize }
 
 local direct_align, srpo = require "syz.methods.direct_align", require "syz.methods.srpo"
 syz.methods = { direct_align = direct_align.new, srpo = srpo.new }
+syz.methods.grpo = require("syz.methods.grpo").new
 
 syz.pipeline = setmetatable({ new = pipeline.new, load = pipeline.load }, {
   __call = function(_, folder, options) return pipeline.load(folder, options) end,
