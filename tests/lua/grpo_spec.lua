@@ -187,6 +187,27 @@ describe("GRPO", function()
     end)
   end)
 
+  it("does not depend on how many images pass through the models at once", function()
+    local pipe = load_pipeline()
+    core.scope(function()
+      local rewards, norms = {}, {}
+      for _, size in ipairs { 6, 4, 1 } do
+        pipe.transformer:zero_grad()
+        local made = method({ form = "flow", micro_batch = size }, pipe)
+        local plan = made:plan(batch(), core.generator(5, 1))
+        made:accumulate(plan, {}, 1, #plan.parts)
+        rewards[#rewards + 1] = plan.rewards
+        local sum = 0
+        each_parameter(made, function(p) sum = sum + (p:grad() and p:grad():square():sum():item() or 0) end)
+        norms[#norms + 1] = math.sqrt(sum)
+      end
+      for k = 2, 3 do
+        for i = 1, 6 do assert.near(rewards[1][i], rewards[k][i], 1e-5) end
+        assert.near(norms[1], norms[k], 1e-3 * norms[1])
+      end
+    end)
+  end)
+
   it("raises the reward of its images", function()
     core.scope(function()
       local pipe = world({ 1, 2, 2 }, 0)
