@@ -31,7 +31,7 @@ syz.reward = { clip = clip.load, normalize = clip.normalize, mix = require("syz.
 syz.reward_mix = syz.reward.mix
 
 syz.methods = {}
-for _, name in ipairs { "direct_align", "srpo", "refl", "draft", "drtune", "leapalign", "flowbp" } do
+for _, name in ipairs { "direct_align", "srpo", "refl", "draft", "drtune", "leapalign", "flowbp", "grpo" } do
   syz.methods[name] = require("syz.methods." .. name).new
 end
 syz.backprop = require "syz.methods.backprop"

@@ -45,25 +45,31 @@ local function describe(stats)
   return table.concat(parts, "  ")
 end
 
-local function one_step(spec, step, run, bad)
-  local stats = core.scope(function()
-    return spec.step(step, core.generator(spec.seed, step))
-  end)
-  local loss = stats.loss
+--- Clip and apply what has been accumulated. A loss or a gradient that is not finite changes nothing; `bad` is how many
+--- steps in a row had one. Returns the gradient norm, the learning rate, and whether the update was made.
+local function apply(spec, step, run, loss, bad)
+  local norm, rate, what
   if loss ~= loss or math.abs(loss) == math.huge then
     spec.optimizer:zero_grad()
-    bad = bad + 1
-    run:warn(("step %d: the loss is not finite; the update was skipped (%d in a row)"):format(step, bad))
+    what = "loss"
   else
-    local norm, rate, finite = spec.optimizer:update(step, spec.steps)
-    stats.grad_norm, stats.lr = norm, rate
-    if finite then
-      bad = 0
-    else
-      bad = bad + 1
-      run:warn(("step %d: the gradient is not finite; the update was skipped (%d in a row)"):format(step, bad))
-    end
+    local finite
+    norm, rate, finite = spec.optimizer:update(step, spec.steps)
+    what = not finite and "gradient" or nil
   end
+  if what then
+    run:warn(("step %d: the %s is not finite; the update was skipped (%d in a row)"):format(step, what, bad + 1))
+  end
+  return norm, rate, what == nil
+end
+
+local function one_step(spec, step, run, bad)
+  local stats = core.scope(function()
+    return spec.step(step, core.generator(spec.seed, step), function(loss) return apply(spec, step, run, loss, bad) end)
+  end)
+  local norm, rate, finite = apply(spec, step, run, stats.loss, bad)
+  stats.grad_norm, stats.lr = norm, rate
+  bad = finite and 0 or bad + 1
   if bad >= MAX_BAD_STEPS then
     error(("%d steps in a row had no finite loss or gradient: lower the learning rate, or look at the ledger; "
       .. "the last checkpoint is intact"):format(bad), 0)
@@ -75,10 +81,13 @@ end
 --- no bf16 products, "bf16" means f32 too.
 ---@param run table      the run folder (syz.run)
 ---@param spec { steps: integer, seed: integer, modules: table<string, table>, optimizer: syz.Optimizer,
----  step: fun(step: integer, generator: syz.Generator): table, checkpoint_every: integer|nil, label: string|nil,
+---  step: fun(step: integer, generator: syz.Generator, update: fun(loss: number): number|nil): table,
+---  checkpoint_every: integer|nil, label: string|nil,
 ---  precision: "f32"|"bf16"|nil, after: nil|fun(step: integer, stats: table): boolean|nil, log_every: integer|nil,
 ---  state: nil|fun(): table, load_state: nil|fun(extra: table) }
 ---  `step` runs the backward pass itself and returns a table of numbers with `loss`; `after` may return true to stop.
+---  `update` applies what `step` has accumulated so far, for methods that make several updates of one rollout; the last
+---  update is always the loop's. Checkpoints lie between steps, so that resuming stays exact.
 ---@return integer  the last step done
 function M.run(run, spec)
   core.precision(spec.precision or "f32")

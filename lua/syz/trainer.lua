@@ -64,10 +64,11 @@ end
 function Experiment:stepper(run)
   local size = self.batch or 16
   local batches = data.epochs(#self.prompts, size, self.seed or 42)
-  return function(step, generator)
+  return function(step, generator, update)
     local prompts = {}
     for i, index in ipairs(batches(step)) do prompts[i] = self.prompts[index] end
-    local batch = { step = step, prompts = prompts, cond = self.method.pipeline:condition(prompts) }
+    local batch = { step = step, prompts = prompts, cond = self.method.pipeline:condition(prompts),
+      update = update }
     local stats, rows = self.method:step(batch, generator)
     run:ledger(step, rows)
     return stats
