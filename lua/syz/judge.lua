@@ -92,8 +92,8 @@ end
 local CHUNK = 64
 
 -- Distance of every image to every other: the mean over all pairs, the mean over pairs of one subject (nil without
--- such), and per image a number whose mean is the former. As each pair counts for two images, an image's own deviation is
--- doubled (the first-order pseudo-value of a mean over pairs), so that their spread tells the standard error.
+-- such), and per image a number whose mean is the former. As each pair counts for two images, an image's own deviation
+-- is doubled (the first-order pseudo-value of a mean over pairs), so that their spread tells the standard error.
 local function distances(unit, subjects)
   local n = #subjects
   local gram = unit:matmul(unit, false, true):totable()

@@ -155,28 +155,51 @@ local function floor_of(self, name, peak, each)
   return DEVIATIONS * (evaluation.standard_error(peak.each, each[name]) or 0)
 end
 
+local function allowed(limit, before)
+  return limit.relative and limit.amount * math.abs(before) or limit.amount
+end
+
 -- Whether a metric has moved further than its guard allows; the sentence that says so.
 local function broken(name, limit, before, now)
   if not finite(now) then return name .. " is not a finite number" end
-  local allowed = limit.relative and limit.amount * math.abs(before) or limit.amount
+  local bound = allowed(limit, before)
   local change, slack = now - before, 1e-9 * math.max(1, math.abs(before))
-  local within = limit.amount < 0 and change >= allowed - slack or limit.amount > 0 and change <= allowed + slack
+  local within = limit.amount < 0 and change >= bound - slack or limit.amount > 0 and change <= bound + slack
   if within then return nil end
   return ("%s %s from %s to %s, by more than the guard's %s"):format(name, limit.amount < 0 and "fell" or "rose",
     text.number(before), text.number(now), limit.shown)
 end
 
-function Rule:check_guards(values)
-  local reasons = {}
-  for _, name in ipairs(keys(self.guard)) do
-    reasons[#reasons + 1] = broken(name, self.guard[name], self.before[name], values[name])
+--- The values that guarded metrics must not pass, or nil without guards.
+---@return table<string, number>|nil
+function Rule:limits()
+  local limits
+  for name, limit in pairs(self.guard) do
+    limits = limits or {}
+    limits[name] = self.before[name] + allowed(limit, self.before[name])
   end
-  return #reasons > 0 and table.concat(reasons, "; ") or nil
+  return limits
 end
 
--- Bring the watched metrics up to date: whether any has turned, and the reason when one has for long enough.
-function Rule:check_watched(step, values, each)
-  local turned, reason = false, nil
+-- Which guards are broken: a sentence per metric.
+function Rule:check_guards(values)
+  local reasons = {}
+  for name, limit in pairs(self.guard) do
+    reasons[name] = broken(name, limit, self.before[name], values[name])
+  end
+  return reasons
+end
+
+local function turn_of(self, name, peak, optimised)
+  return ("%s lay below its best, %s at step %d, in %d evaluations while %s rose from %s to %s"):format(name,
+    text.number(peak.value), peak.step, peak.turned, self.optimised, text.number(peak.optimised),
+    text.number(optimised))
+end
+
+-- Bring the watched metrics up to date: whether any has turned; a sentence goes into `reasons` for each that has for
+-- long enough.
+function Rule:check_watched(step, values, each, reasons)
+  local turned = false
   for _, name in ipairs(self.watch) do
     local peak, now, optimised = self.peaks[name], values[name], values[self.optimised]
     if finite(now) and now > peak.value then
@@ -186,14 +209,10 @@ function Rule:check_watched(step, values, each)
       local rising = finite(optimised) and optimised > peak.optimised
       peak.turned = below and rising and peak.turned + 1 or 0
       turned = turned or peak.turned > 0
-      if peak.turned >= self.patience then
-        reason = reason or ("%s lay below its best, %s at step %d, in %d evaluations while %s rose from %s to %s"):format(
-            name, text.number(peak.value), peak.step, peak.turned, self.optimised, text.number(peak.optimised),
-            text.number(optimised))
-      end
+      if peak.turned >= self.patience then reasons[name] = reasons[name] or turn_of(self, name, peak, optimised) end
     end
   end
-  return turned, reason
+  return turned
 end
 
 --- An evaluation during or at the end of training.
@@ -203,17 +222,19 @@ end
 ---@return boolean best        keep this step's model: it is the best so far
 ---@return string|nil reason   stop now, and why
 function Rule:observe(step, values, each)
-  local reason = self:check_guards(values)
-  local turned, turned_reason = self:check_watched(step, values, each or {})
-  local best = false
-  if self.keep and not reason and not turned then
+  local reasons, best = self:check_guards(values), false
+  local safe = next(reasons) == nil
+  local turned = self:check_watched(step, values, each or {}, reasons)
+  if self.keep and safe and not turned then
     local score = self:score(values)
     best = finite(score) and (not self.best or score > self.best.value)
     if best then self.best = { step = step, value = score } end
   end
-  reason = reason or turned_reason
-  if reason then self.stopped = { step = step, reason = reason } end
-  return best, reason
+  if next(reasons) == nil then return best end
+  local sentences = {}
+  for i, name in ipairs(keys(reasons)) do sentences[i] = reasons[name] end
+  self.stopped = { step = step, reason = table.concat(sentences, "; "), reasons = reasons }
+  return best, self.stopped.reason
 end
 
 --- What a checkpoint must hold.

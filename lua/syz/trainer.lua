@@ -221,6 +221,7 @@ function Experiment:execute(run)
     rule:load(metrics.rule or { before = metrics.before, peaks = {} })
     if rule.best then checkpoint.pin(run.folder, rule.best.step) end
   end
+  run.state.guards = rule and rule:limits()
   local ended = rule and rule.stopped and done or self.steps -- a stop that was saved, but not yet acted upon
   local last = self:train(run, check, metrics, ended)
   self:finish(run, check, metrics, last, started)

@@ -1,6 +1,6 @@
--- A reward that can be hacked, on the random pipeline of tiny.lua: it likes bright images, the brighter the better. What
--- it stands for, a middle tone, is held out: that rises at first and falls when the images grow too bright. The stop rule
--- has to notice, and to keep a model from before the turn.
+-- A reward that can be hacked, on the random pipeline of tiny.lua: it likes bright images, the brighter the better. A
+-- middle tone is what it stands for and is held out; that rises at first, and falls when the images grow too bright.
+-- The stop rule has to notice, and to keep a model from before the turn.
 local syz = require "syz"
 local opt = syz.options {
   model = { "tests/models/data/pipeline", "pipeline folder" }, steps = { 40, "optimizer steps" },
