@@ -57,7 +57,7 @@ describe("colour and contrast", function()
 end)
 
 describe("an evaluation", function()
-  local CONTROL = { positive = { "x", "yy" }, negative = { "zzz" } }
+  local CONTROL = { positive = { "x", "yy", "vvvvvv" }, negative = { "zzz" } }
 
   it("scores every image under its own texts, in chunks as in one piece", function()
     core.scope(function()
@@ -69,7 +69,7 @@ describe("an evaluation", function()
       local means, sum, relative = images:mean({ 1, 2 }):totable(), 0, 0
       local function channel(i, text) return means[(i - 1) * 3 + #text % 3 + 1] end
       for i, prompt in ipairs(check.prompts) do
-        local word = CONTROL.positive[i % 2 + 1]
+        local word = CONTROL.positive[i % 3 + 1]
         sum = sum + channel(i, prompt)
         relative = relative + channel(i, word .. ". " .. prompt) - channel(i, "zzz. " .. prompt)
       end
