@@ -10,7 +10,7 @@ local opt = syz.options {
   text_encoder = { "examples/emoji/configs/text_encoder.json", "text encoder configuration" },
   save = { "examples/emoji/pipeline", "folder that receives the pipeline" },
   subjects = { 320, "how many of the listed subjects to learn" },
-  steps = { 4000, "optimizer steps" }, batch = { 64, "images per step" }, lr = { 1e-3, "AdamW learning rate" },
+  steps = { 8000, "optimizer steps" }, batch = { 64, "images per step" }, lr = { 1e-3, "AdamW learning rate" },
   drop = { 0.08, "share of captions dropped, for classifier-free guidance" }, seed = { 3, "random seed" },
   precision = { "bf16", "of matrix products and convolutions", { "bf16", "f32" } },
 }
@@ -67,7 +67,7 @@ local function evaluate(step, run)
 end
 
 local function finish(run)
-  pipe:save(opt.save)
+  pipe:save(opt.save, { dtype = "bf16" })
   evaluate(opt.steps, run)
 end
 

@@ -5,7 +5,7 @@ local opt = syz.options {
   test = { "examples/emoji/data/emoji64-test.tar", "WebDataset with held-out subjects" },
   config = { "examples/emoji/configs/vae.json", "model configuration" },
   save = { "examples/emoji/pipeline/vae", "folder that receives the trained model" },
-  steps = { 2100, "optimizer steps" }, batch = { 16, "images per step" }, lr = { 2e-3, "AdamW learning rate" },
+  steps = { 5000, "optimizer steps" }, batch = { 16, "images per step" }, lr = { 2e-3, "AdamW learning rate" },
   kl = { 1e-4, "weight of the KL term" }, edge = { 1.0, "weight of the edge term" }, seed = { 1, "random seed" },
   precision = { "bf16", "of matrix products and convolutions", { "bf16", "f32" } },
 }

@@ -159,14 +159,17 @@ function Pipeline:encode_all(images)
   return all
 end
 
---- Save in the diffusers layout: all parts, or with `transformer_only` just what training changed.
+--- Save in the diffusers layout: all parts, or with `transformer_only` just what training changed. `dtype` is that of
+--- transformer and text encoder (f32 unless given); the VAE stays f32.
 ---@param folder string
----@param transformer_only boolean|nil
-function Pipeline:save(folder, transformer_only)
-  self.transformer:save(folder .. "/transformer")
-  if transformer_only then return end
+---@param options { transformer_only: boolean|nil, dtype: string|nil }|nil
+function Pipeline:save(folder, options)
+  options = options or {}
+  local dtype = options.dtype or "f32"
+  self.transformer:save(folder .. "/transformer", dtype)
+  if options.transformer_only then return end
   self.vae:save(folder .. "/vae")
-  self.text_encoder:save(folder .. "/text_encoder")
+  self.text_encoder:save(folder .. "/text_encoder", dtype)
   data.copy_folder(self.tokenizer_folder, folder .. "/tokenizer")
   core.file.mkdir(folder .. "/scheduler")
   core.file.write(folder .. "/scheduler/scheduler_config.json", core.json.encode({

@@ -197,7 +197,7 @@ function Experiment:finish(run, check, metrics, last, started)
   end
   name_sample(run, sample_name(kept), "after")
   run:summary(summary)
-  self.method.pipeline:save(run.folder .. "/model", true)
+  self.method.pipeline:save(run.folder .. "/model", { transformer_only = true })
 end
 
 function Experiment:execute(run)
