@@ -250,12 +250,16 @@ describe("a run with a reward that can be hacked", function()
     end
   end)
 
-  it("stops at a guard", function()
+  it("stops at a guard, and goes on when the rule is taken away", function()
     assert.equal(0, (run(folder, "--set guard=-0.08 --set patience=1000")))
     local summary = files.read_json(folder .. "/summary.json")
     assert.matches("^saturation fell from %S+ to %S+, by more than the guard's 0.08$", summary.stop_reason)
     assert.is_true(summary.saturation.after >= summary.saturation.before - 0.08)
     assert.is_true(metrics_at(folder, summary.stopped_step)["eval/saturation"] < summary.saturation.before - 0.08)
+    assert.equal(0, (run(folder, "--resume --set rule=no --set steps=14")))
+    local longer, record = files.read_json(folder .. "/summary.json"), files.read_json(folder .. "/run.json")
+    assert.same({ 14 }, { longer.steps, longer.stop_reason, longer.kept_step, record.stopped, record.kept_step })
+    assert.equal(metrics_at(folder, 14)["eval/tone"], longer.tone.after)
   end)
 
   it("keeps the last model when it is told to keep none", function()

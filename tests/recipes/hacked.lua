@@ -6,7 +6,8 @@ local opt = syz.options {
   model = { "tests/models/data/pipeline", "pipeline folder" }, steps = { 40, "optimizer steps" },
   lr = { 2e-3, "learning rate" }, patience = { 2, "evaluations that a held-out metric may lie below its best" },
   guard = { 0, "by how much saturation may fall (negative); 0: no guard" },
-  keep = { true, "keep the best model" }, every = { 2, "steps between evaluations" },
+  keep = { true, "keep the best model" }, rule = { true, "whether to stop at all" },
+  every = { 2, "steps between evaluations" },
 }
 
 local brightness, tone = {}, {}
@@ -27,8 +28,8 @@ return syz.train {
     every = opt.every, grid = 6, steps = 3, per_prompt = 2, rewards = { tone = tone },
     judge = syz.judge.new({ "bright", "dark" }, { "a red cat", "two dogs", "a green hat" }, 3), style = "bright",
   },
-  stop = {
+  stop = opt.rule and {
     keep_best = opt.keep, watch = { "tone" }, patience = opt.patience,
     guard = opt.guard < 0 and { saturation = opt.guard } or nil,
-  },
+  } or nil,
 }
