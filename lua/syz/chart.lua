@@ -102,7 +102,7 @@ local function draw_marks(marks, points, x0, x1, place)
       out[#out + 1] = ('<g class="at %s"><title>%s</title><line x1="%.1f" x2="%.1f" y1="%d" y2="%d"/>'
         .. '<text x="%.1f" y="%d" text-anchor="%s">%s</text>'):format(mark.class, page.escape(mark.title), at, at,
           top - 4, high - bottom, at + (ending and -4 or 4), y, ending and "end" or "start", page.escape(mark.label))
-      for _, p in ipairs(mark.class == "kept" and points or {}) do
+      for _, p in ipairs(mark.class == "kept" and #points <= 40 and points or {}) do
         if p[1] == mark.step then
           out[#out + 1] = ('<circle cx="%.1f" cy="%.1f" r="4.5"/>'):format(place(p[1], p[2]))
         end

@@ -18,11 +18,12 @@ local M = {}
 local Evaluation = {}
 Evaluation.__index = Evaluation
 
---- What an evaluation takes; syz.train's `eval` takes these too, and fills in pipeline, reward, control and prompts.
+--- What an evaluation takes. syz.train's `eval` is this table; it fills in pipeline, reward, control and prompts, and
+--- reads `every`, the steps between evaluations.
 M.fields = {
   pipeline = "table", prompts = "table", reward = "table", rewards = "table", judge = "table", style = "string",
   subjects = "table", seed = "number", steps = "number", guidance = "number", grid = "number", per_prompt = "number",
-  control = "table or function",
+  control = "table or function", every = "number",
 }
 
 local CHUNK = 32

@@ -63,9 +63,7 @@ function Experiment:evaluation(overrides, level)
   local options = { pipeline = method.pipeline, prompts = self.prompts, reward = method.reward,
                     control = method.control }
   for _, fields in ipairs { self.eval or {}, overrides or {} } do
-    for key, value in pairs(fields) do
-      if key ~= "every" then options[key] = value end
-    end
+    for key, value in pairs(fields) do options[key] = value end
   end
   return evaluation.new(options, level)
 end

@@ -130,6 +130,7 @@ describe("an evaluation", function()
       assert.error_matches(function() evaluation.new(options) end, words)
     end
     refused({ promts = {} }, 'eval has no field "promts"; did you mean "prompts"?')
+    refused({ evry = 3 }, 'eval has no field "evry"; did you mean "every"?')
     refused({ seed = "1" }, "eval.seed must be a number, not a string")
     refused({ judge = {} }, "eval.judge needs eval.style")
     refused({ prompts = {} }, "eval.prompts must be a non%-empty list")
