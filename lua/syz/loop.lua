@@ -18,8 +18,11 @@ local function save_state(folder, spec, step, extra)
   core.file.write(folder .. "/state.json", core.json.encode({ step = step, updates = count, extra = extra }, true))
 end
 
-local function load_state(folder, spec)
-  for name, module in pairs(spec.modules) do
+--- Give modules the weights that a checkpoint holds.
+---@param folder string  a checkpoint's, or any with one folder of weights per module
+---@param modules table<string, table>
+function M.restore(folder, modules)
+  for name, module in pairs(modules) do
     local path = folder .. "/" .. name
     if type(module) == "table" then
       module:restore(path)
@@ -30,7 +33,17 @@ local function load_state(folder, spec)
       end
     end
   end
-  local state = core.json.decode(core.file.read(folder .. "/state.json"))
+end
+
+--- What a checkpoint's state.json says: { step, updates, extra = what the experiment added }.
+---@param folder string
+function M.state(folder)
+  return core.json.decode(core.file.read(folder .. "/state.json"))
+end
+
+local function load_state(folder, spec)
+  M.restore(folder, spec.modules)
+  local state = M.state(folder)
   core.scope(function()
     spec.optimizer:load_state(core.safetensors.read(folder .. "/optimizer.safetensors"), state.updates)
   end)
@@ -82,10 +95,11 @@ end
 ---@param run table      the run folder (syz.run)
 ---@param spec { steps: integer, seed: integer, modules: table<string, table>, optimizer: syz.Optimizer,
 ---  step: fun(step: integer, generator: syz.Generator, update: fun(loss: number): number|nil): table,
----  checkpoint_every: integer|nil, label: string|nil,
----  precision: "f32"|"bf16"|nil, after: nil|fun(step: integer, stats: table): boolean|nil, log_every: integer|nil,
+---  checkpoint_every: integer|nil, label: string|nil, precision: "f32"|"bf16"|nil, log_every: integer|nil,
+---  checkpoint_start: boolean|nil, after: nil|fun(step: integer, stats: table): boolean|nil, boolean|nil,
 ---  state: nil|fun(): table, load_state: nil|fun(extra: table) }
----  `step` runs the backward pass itself and returns a table of numbers with `loss`; `after` may return true to stop.
+---  `step` runs the backward pass itself and returns a table of numbers with `loss`; `after` may return true to stop,
+---  and a second true to pin this step's checkpoint; `checkpoint_start` pins one of the state before the first step.
 ---  `update` applies what `step` has accumulated so far, for methods that make several updates of one rollout; the last
 ---  update is always the loop's. Checkpoints lie between steps, so that resuming stays exact.
 ---@return integer  the last step done
@@ -105,6 +119,10 @@ function M.run(run, spec)
     first = done + 1
     spec.resumed = true
   end
+  local function checkpoint(step, best)
+    run:checkpoint(step, function(path) save_state(path, spec, step, spec.state and spec.state()) end, { best = best })
+  end
+  if not folder and spec.checkpoint_start then checkpoint(0, true) end
   local bar = progress.new(spec.steps, spec.label or "train")
   core.defer_interrupt(true) -- Ctrl-C finishes the step and saves; whoever catches what is raised ends the deferral
   local bad, last = 0, first - 1
@@ -114,11 +132,11 @@ function M.run(run, spec)
     last = step
     if step % (spec.log_every or 1) == 0 or step == spec.steps then run:log(step, stats) end
     bar:update(step, describe(stats))
-    local stop = spec.after and spec.after(step, stats)
+    local stop, best
+    if spec.after then stop, best = spec.after(step, stats) end
     local leaving = run:stopping()
-    if stop or leaving or step == spec.steps or (spec.checkpoint_every and step % spec.checkpoint_every == 0) then
-      run:checkpoint(step, function(path) save_state(path, spec, step, spec.state and spec.state()) end)
-    end
+    local due = spec.checkpoint_every and step % spec.checkpoint_every == 0
+    if stop or best or leaving or step == spec.steps or due then checkpoint(step, best) end
     if leaving then
       bar:done()
       error({ resumable = true, status = leaving, step = step }, 0)
