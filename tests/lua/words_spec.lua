@@ -250,6 +250,26 @@ describe("syz words", function()
     assert.same({ plain = true, Real = true, Painted = true }, names)
   end)
 
+  it("compares learned tokens with words: fresh ones are their words", function()
+    local clip, control = require "syz.rewards.clip", require "syz.control"
+    control.learn(clip.load(reward), { positive = "Red", negative = "Blue" }):save(folder .. "/tokens")
+    local code, out, err = syz("words --reward " .. reward .. " --images pictures --wanted warm --tokens tokens "
+      .. "--positive Red --negative Blue --out lab -q --json")
+    assert.equal(0, code, err)
+    local lines, by_name = support.lines(out), {}
+    for _, pair in ipairs(core.json.decode(lines[#lines]).pairs) do
+      by_name[pair.positive .. " " .. pair.negative] = pair
+    end
+    for _, key in ipairs { "auc", "cosine", "length", "sensitivity", "uniform" } do
+      assert.near(by_name["Red Blue"][key], by_name["<positive> <negative>"][key], 1e-9)
+      assert.near(by_name["Red Blue"][key], by_name["Red <negative>"][key], 1e-9)
+    end
+    code, out, err = syz(("words --reward %s --reward %s --images pictures --tokens tokens -q"):format(reward, reward))
+    assert.equal(1, code)
+    assert.equal("", out)
+    assert.is_truthy(err:find("--tokens belong to one reward", 1, true), err)
+  end)
+
   it("says in one line what is missing", function()
     local function refused(code, arguments, expected)
       local got, out, err = syz("words " .. arguments)

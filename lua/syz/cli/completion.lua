@@ -40,7 +40,8 @@ _syz() {
     *) return ;;
   esac
   case $before in
-    --out|--config|--model|--reward|--images|--prompts|--transformer|--resume) COMPREPLY=($(compgen -f -- "$word")); return ;;
+    --out|--config|--model|--reward|--images|--prompts|--tokens|--transformer|--resume)
+      COMPREPLY=($(compgen -f -- "$word")); return ;;
   esac
   case $word in
     -*) COMPREPLY=($(compgen -W "$flags" -- "$word")) ;;

@@ -1,5 +1,6 @@
 --- syz words: what pairs of control words would reward, before any training.
 local core = require "syz.core"
+local control = require "syz.control"
 local data = require "syz.data"
 local files = require "syz.files"
 local page = require "syz.words_page"
@@ -24,6 +25,7 @@ local command = {
       help = "a WebDataset .tar, or a folder with metadata.jsonl (" .. EMOJI .. "data/emoji64-test.tar)" },
     { name = "positive", value = "WORDS", help = "words to move towards, comma-separated" },
     { name = "negative", value = "WORDS", help = "words to move away from, comma-separated" },
+    { name = "tokens", value = "DIR", help = "learned control tokens: <positive> and <negative> join the lists" },
     { name = "by", value = "FIELD", help = "the metadata field that names the style (style)" },
     { name = "wanted", short = "w", value = "VALUE", help = "its wanted values, comma-separated (fluent-3d)" },
     { name = "prompts", value = "FILE", help = "prompts that angle and length are averaged over; what --model draws" },
@@ -161,9 +163,10 @@ local function load_images(given, lists, folder, prompts)
     return set, "word", { lists.positive[1] }
   end
   local path = given.images or EMOJI .. "data/emoji64-test.tar"
-  local kind = core.file.exists(path)
-  if not kind then error(path .. ": no such images; name a .tar or a folder with --images", 0) end
-  return kind == "folder" and data.folder(path) or data.webdataset(path), "style", { "fluent-3d" }
+  if not core.file.exists(path) then
+    error(path .. ": no such images; name a .tar or a folder with --images", 0)
+  end
+  return data.images(path), "style", { "fluent-3d" }
 end
 
 local function load_rewards(given)
@@ -177,8 +180,23 @@ local function load_rewards(given)
   return list
 end
 
+local function with_tokens(folder, reward, lists)
+  local tokens, out = control.tokens(folder):attach(reward), {}
+  local names = {}
+  names.positive, names.negative = tokens:texts("")
+  for side, list in pairs(lists) do
+    out[side] = { names[side] }
+    for _, word in ipairs(list) do table.insert(out[side], word) end
+  end
+  return out
+end
+
 local function measure(given, lists, folder)
   local rewards = load_rewards(given)
+  if given.tokens then
+    if #rewards > 1 then error("--tokens belong to one reward: name one --reward", 0) end
+    lists = with_tokens(given.tokens, rewards[1], lists)
+  end
   local prompts = given.prompts and data.prompts(given.prompts)
   local set, by, wanted = load_images(given, lists, folder, prompts)
   by, wanted = given.by or by, split(given.wanted, wanted)
@@ -204,6 +222,9 @@ function command.run(given)
   end
   if given.wanted and #split(given.wanted) == 0 then return cli.misuse("--wanted names no value", command) end
   if given.model and given.images then return cli.misuse("takes --images or --model, not both", command) end
+  if given.model and given.tokens then
+    return cli.misuse("--tokens are known to the reward alone; a pipeline cannot draw them", command)
+  end
   if given.model and not given.prompts then return cli.misuse("--model needs --prompts FILE to draw", command) end
   if given.gradients and given.gradients < 1 then return cli.misuse("--gradients must be at least 1", command) end
   local folder = given.out or "words"

@@ -43,7 +43,7 @@ function M.new(options)
   if options.compat and options.compat ~= COMPAT then
     error(("srpo: compat must be %q, not %q"):format(COMPAT, tostring(options.compat)), 2)
   end
-  self.control = control.resolve(options.control or control.released)
+  self.control = control.resolve(options.control or control.released, self.reward)
   local kappa = options.kappa or {}
   self.kappa = {
     denoise = discount.resolve(kappa.denoise or { 0.1, 0.25 }, "kappa.denoise"),
