@@ -32,6 +32,9 @@ describe("ranks", function()
       end
     end
     assert.near(wins / n, rank.auc(values, positive), 1e-12)
+    local turned = {}
+    for i, value in ipairs(values) do turned[i] = -value end
+    assert.near(1 - wins / n, rank.auc(turned, positive), 1e-12)
     local area, points = 0, rank.roc(values, positive)
     for k = 2, #points do
       area = area + (points[k][1] - points[k - 1][1]) * (points[k][2] + points[k - 1][2]) / 2

@@ -32,7 +32,7 @@ local command = {
     { name = "model", short = "m", value = "DIR",
       help = "a pipeline that draws the images, once: they stay in OUT/images" },
     { name = "gradients", value = "N", kind = "integer", help = "images to measure the reward's gradient on (16)" },
-    { name = "out", short = "o", value = "DIR", help = "folder of words.html, words.csv and words.json (words)" },
+    { name = "out", short = "o", value = "DIR", help = "folder of words.html, words.csv, words.json (runs/words)" },
   },
   examples = {
     "syz words",
@@ -227,7 +227,7 @@ function command.run(given)
   end
   if given.model and not given.prompts then return cli.misuse("--model needs --prompts FILE to draw", command) end
   if given.gradients and given.gradients < 1 then return cli.misuse("--gradients must be at least 1", command) end
-  local folder = given.out or "words"
+  local folder = given.out or "runs/words"
   local found, about = measure(given, lists, folder)
   about.warnings = warnings(found)
   about.reward = table.concat(given.reward or { EMOJI .. "reward" }, ", ")
