@@ -52,10 +52,32 @@ function M.read(path)
   return sets
 end
 
---- Accepts word lists, the path of a YAML file with them, or a function (step, prompt) -> positive, negative.
+--- Learned tokens from a folder (recipes/control_tokens.lua makes them), to be used in place of words.
+---@param folder string
+---@return syz.ControlTokens
+function M.tokens(folder)
+  return require("syz.control_tokens").load(folder)
+end
+
+--- Fresh tokens to learn, which start at a pair of words: see syz.control_tokens.
+---@param reward syz.ClipReward
+---@param options { positive: string, negative: string, length: integer|nil }
+---@return syz.ControlTokens
+function M.learn(reward, options)
+  return require("syz.control_tokens").new(reward, options)
+end
+
+--- Accepts word lists, the path of a YAML file with them, learned tokens, or a function (step, prompt) -> positive,
+--- negative. Texts stay strings all the way: learned tokens have names ("<positive>"), which the reward resolves once
+--- they are attached to it.
 ---@param control table|string|fun(step: integer, prompt: string): string, string
-function M.resolve(control)
+---@param reward table|nil   what learned tokens are attached to
+function M.resolve(control, reward)
   if type(control) == "string" then control = M.read(control) end
+  if type(control) == "table" and type(control.attach) == "function" then
+    control:attach(reward)
+    return function(_, prompt) return control:texts(prompt) end
+  end
   if type(control) == "function" then
     return function(step, prompt)
       local pos, neg = control(step, prompt)
@@ -66,7 +88,7 @@ function M.resolve(control)
     end
   end
   if type(control) ~= "table" then
-    error("control must be {positive = {...}, negative = {...}} or a function (step, prompt)", 3)
+    error("control must be {positive = {...}, negative = {...}}, learned tokens, or a function (step, prompt)", 3)
   end
   return M.words(control)
 end

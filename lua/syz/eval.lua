@@ -98,7 +98,7 @@ function M.new(options, level)
   if type(self.prompts) ~= "table" or #self.prompts == 0 then
     error("eval.prompts must be a non-empty list of strings", level)
   end
-  if self.control then self.control = control.resolve(self.control) end
+  if self.control then self.control = control.resolve(self.control, self.reward) end
   self.texts = {} -- one per image
   for _, prompt in ipairs(self.prompts) do
     for _ = 1, self.per_prompt do self.texts[#self.texts + 1] = prompt end

@@ -20,10 +20,10 @@ local syz = {
   aggregate = require "syz.aggregate",
   -- building blocks
   model = core.model, tokenizer = core.tokenizer, data = data, prompts = data.prompts, nn = nn, optim = optim,
-  adamw = optim.adamw, sampler = require "syz.sampler",
+  adamw = optim.adamw, sampler = require "syz.sampler", loss = require "syz.loss", rank = require "syz.rank",
   -- experiments
   options = recipe.options, train = require("syz.trainer").experiment, fit = require("syz.fit").experiment,
-  eval = require "syz.eval",
+  eval = require "syz.eval", words = require "syz.words", preferences = require "syz.preferences",
 }
 
 local clip = require "syz.rewards.clip"

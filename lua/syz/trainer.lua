@@ -18,12 +18,13 @@ Experiment.__index = Experiment
 local FIELDS = {
   method = "table", prompts = "table", optimizer = "table", steps = "number", batch = "number", seed = "number",
   eval = "table", stop = "table", checkpoint_every = "number", save = "string", ledger = "boolean",
+  precision = "string",
 }
 
 --- Declare the experiment; nothing runs yet.
 ---@param spec { method: table, prompts: string[], optimizer: syz.Optimizer, steps: integer, batch: integer|nil,
 ---  seed: integer|nil, eval: table|nil, stop: table|nil, checkpoint_every: integer|nil, save: string|nil,
----  ledger: boolean|nil }
+---  ledger: boolean|nil, precision: "f32"|"bf16"|nil }
 ---  eval = { every = steps between evaluations, and the fields of syz.eval }, stop = the fields of syz.stop,
 ---  ledger: add gradient norms and every sample's numbers to the ledger, as `syz run --ledger` does
 function M.experiment(spec)
@@ -128,6 +129,7 @@ function Experiment:train(run, check, metrics, last_step)
   local rule, every = self.rule, self.eval and self.eval.every
   return loop.run(run, {
     label = self.method.name, steps = last_step, seed = self.seed or 42, modules = self.method.modules,
+    precision = self.precision,
     optimizer = self.optimizer, checkpoint_every = self.checkpoint_every or 20, step = self:stepper(run),
     checkpoint_start = rule ~= nil and rule.best ~= nil,
     state = function()

@@ -61,7 +61,8 @@ function M.settings(options, name, extra, presets, level)
   self.train_guidance = guidance_of(self.train_guidance or self.rollout_guidance, "train_guidance")
   self.noise = self.noise or "per_sample"
   fields.choice(name, "noise", self.noise, { "per_sample", "shared" }, level)
-  self.control = self.control and control.resolve(self.control) -- the words of the evaluation's relative reward
+  -- the words of the evaluation's relative reward
+  self.control = self.control and control.resolve(self.control, self.reward)
   self.modules = { transformer = self.pipeline.transformer }
   return self
 end

@@ -124,7 +124,7 @@ local function check_relative(self)
   if type(self.reward.relative) ~= "function" then
     fail("relative needs a reward with the method relative(images, wanted, unwanted, kappa)")
   end
-  return { kappa = kappa }, control.resolve(relative.control or control.released)
+  return { kappa = kappa }, control.resolve(relative.control or control.released, self.reward)
 end
 
 local function check_numbers(self)

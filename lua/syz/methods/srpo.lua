@@ -44,7 +44,7 @@ function M.new(options)
   if options.compat and options.compat ~= COMPAT then
     error(("srpo: compat must be %q, not %q"):format(COMPAT, tostring(options.compat)), 2)
   end
-  self.control = self.control or control.resolve(control.released)
+  self.control = self.control or control.resolve(control.released, self.reward)
   local kappa = options.kappa or {}
   fields.check("srpo: kappa", kappa, { denoise = "any", inversion = "any" })
   self.kappa = {
