@@ -40,7 +40,7 @@ _syz() {
     *) return ;;
   esac
   case $before in
-    --out|--config|--model|--reward|--transformer|--resume) COMPREPLY=($(compgen -f -- "$word")); return ;;
+    --out|--config|--prompts|--model|--reward|--transformer|--resume) COMPREPLY=($(compgen -f -- "$word")); return ;;
   esac
   case $word in
     -*) COMPREPLY=($(compgen -W "$flags" -- "$word")) ;;
