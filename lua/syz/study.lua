@@ -101,6 +101,16 @@ local function render(spec, id, items)
   return (template():gsub("{{(%w+)}}", fill))
 end
 
+-- Whether `part` stands in `title` as whole words.
+local function has_words(title, part)
+  local from, to = title:find(part, 1, true)
+  while from do
+    if not title:sub(from - 1, from - 1):find("%w") and not title:sub(to + 1, to + 1):find("%w") then return true end
+    from, to = title:find(part, from + 1, true)
+  end
+  return false
+end
+
 ---@class syz.StudySpec
 ---@field title string
 ---@field seed integer
@@ -114,9 +124,8 @@ end
 ---@return string html
 ---@return table key
 function study.build(spec)
-  local lowered = spec.title:lower()
   for _, model in ipairs(spec.models) do
-    if lowered:find(model.name:lower(), 1, true) then
+    if has_words(spec.title:lower(), model.name:lower()) then
       error(("the title %q names the model %q, and raters read it; choose another --title"):format(spec.title,
         model.name), 2)
     end

@@ -228,7 +228,8 @@ end
 -- Each pair once, the later model against the earlier one: the baseline comes first in a key.
 local function differences_table(r)
   local place, rows = {}, {}
-  local form = '<tr><td>%s</td><td class="wrap">%s − %s<br><span class="soft">%s</span></td><td class="n%s">%s</td><td>%s</td></tr>'
+  local form = '<tr><td>%s</td><td class="wrap">%s − %s<br><span class="soft">%s</span></td>'
+    .. '<td class="n%s">%s</td><td>%s</td></tr>'
   for m, name in ipairs(r.models) do place[name] = m end
   for _, dimension in ipairs(r.dimensions) do
     local first = true
