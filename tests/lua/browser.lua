@@ -107,10 +107,11 @@ function Browser:await(expression, what)
   error("waited in vain for " .. (what or expression), 2)
 end
 
---- Load a file from disk.
+--- Load a file from disk, anew if it is there already.
 function Browser:load(path)
+  self:value "window.before = true"
   self:call("Page.navigate", { url = "file://" .. path })
-  self:await("location.protocol === 'file:' && document.readyState === 'complete'")
+  self:await("!window.before && document.readyState === 'complete'", "the page to load")
 end
 
 --- What a JavaScript expression gives.
