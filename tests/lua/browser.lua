@@ -187,10 +187,11 @@ function Browser:screenshot(path)
   file:close()
 end
 
---- End the browser.
+--- End the browser and wait until it has gone: until then it writes into its folder.
 function Browser:stop()
   pcall(self.call, self, "Browser.close")
   self.to:close()
+  while self.from:read(1) do end
   self.from:close()
 end
 
