@@ -3,6 +3,7 @@
 local browser = dofile "tests/lua/browser.lua"
 local core = require "syz.core"
 local collect = require "syz.study_collect"
+local files = require "syz.files"
 local study = require "syz.study"
 local support = dofile "tests/lua/support.lua"
 
@@ -272,12 +273,17 @@ describe("the rating page in a browser", function()
     b:tap "#start button"
     at(1)
     assert.equal(320, b:value "document.documentElement.scrollWidth")
+    b:value [[document.getElementById("prompt").textContent = "a long text ".repeat(60)]]
+    assert.is_true(b:value [[(e => e.scrollHeight <= e.clientHeight)(document.querySelector("figcaption"))]])
     assert.equal("", b:value(targets))
     for question = 1, 4 do b:tap((".ask:nth-child(%d) button:nth-child(2)"):format(question)) end
     at(2)
     b:tap "#previous"
     at(1)
     assert.equal("2222", answers())
+    b:tap ".ask:nth-child(1) button:nth-child(1)"
+    assert.equal(0, b:value [[[...document.querySelectorAll("button")].filter(x =>
+      x.scrollWidth > x.clientWidth).length]])
   end)
 
   it("shows help, which can turn the single keys off", function()
@@ -337,6 +343,34 @@ describe("the rating page in a browser", function()
       end
     end
     b:scheme "light"
+  end)
+
+  it("leads to a page of results that can be read too", function()
+    local ratings = {}
+    for id, place in pairs(key.items) do
+      ratings[id] = {}
+      for d, dimension in ipairs(study.dimensions) do
+        ratings[id][dimension.key] = study.grades[(place.model + place.prompt + d) % 4 + 1].key
+      end
+    end
+    files.write_json(folder .. "/study.key.json", key)
+    files.write_json(folder .. "/ada.json",
+      { format = study.formats.ratings, study = key.study, rater = "Ada", ratings = ratings })
+    assert(collect.run(folder .. "/study.key.json", { folder .. "/ada.json" }, folder .. "/results"))
+    for _, scheme in ipairs { "light", "dark" } do
+      b:scheme(scheme)
+      b:load(folder .. "/results/results.html")
+      assert.equal("", b:value(contrast), scheme)
+    end
+    b:scheme "light"
+    b:size(360, 640, true)
+    assert.equal(360, b:value "document.documentElement.scrollWidth")
+    assert.equal(5, b:value "document.querySelectorAll('.bars svg').length")
+    -- the segments of a bar fill it
+    assert.is_true(b:value [[[...document.querySelectorAll(".bars svg")].every(svg => {
+      const rects = [...svg.querySelectorAll("rect")].filter(r => r.getAttribute("y") === "20");
+      const end = Math.max(...rects.map(r => r.x.baseVal.value + r.width.baseVal.value));
+      return Math.abs(end - 440) < 0.1 })]])
   end)
 
   it("says so when the browser keeps nothing", function()
