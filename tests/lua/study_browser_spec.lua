@@ -4,6 +4,7 @@ local browser = dofile "tests/lua/browser.lua"
 local core = require "syz.core"
 local collect = require "syz.study_collect"
 local files = require "syz.files"
+local reading = require "syz.study_ratings"
 local study = require "syz.study"
 local support = dofile "tests/lua/support.lua"
 
@@ -133,7 +134,7 @@ describe("the rating page in a browser", function()
     local file = core.json.decode(saved)
     assert.equal("Åda Byron", file.rater)
     assert.is_true(file.complete)
-    local raters = assert(collect.raters({ path }, key))
+    local raters = assert(reading.raters({ path }, key))
     assert.equal(6, raters[1].rated)
     local r, n, low = collect.results(key, raters), { 0, 0, 0, 0 }, nil
     for _, share in ipairs(r.shares.detail) do

@@ -3,6 +3,7 @@ local collect = require "syz.study_collect"
 local files = require "syz.files"
 local progress = require "syz.progress"
 local sources = require "syz.study_sources"
+local reading = require "syz.study_ratings"
 local study = require "syz.study"
 local support = dofile "tests/lua/support.lua"
 
@@ -230,7 +231,7 @@ describe("raters' files", function()
   teardown(support.clean)
 
   it("add up to what a hand counts", function()
-    local r = collect.results(key, assert(collect.raters({ folder .. "/ada.json", folder .. "/bo.json" }, key)))
+    local r = collect.results(key, assert(reading.raters({ folder .. "/ada.json", folder .. "/bo.json" }, key)))
     assert.same({ 3, 1, 0, 0 }, r.shares.alignment[1].counts)
     assert.same({ 0, 2, 1, 1 }, r.shares.alignment[2].counts)
     assert.same({ 3, 1, 0, 0 }, r.shares.realism[1].counts)
@@ -258,7 +259,7 @@ describe("raters' files", function()
     local id = next(ada.ratings)
     ada.ratings[id] = { alignment = ada.ratings[id].alignment }
     files.write_json(folder .. "/ada.json", ada)
-    local r = collect.results(key, assert(collect.raters({ folder .. "/ada.json" }, key)))
+    local r = collect.results(key, assert(reading.raters({ folder .. "/ada.json" }, key)))
     assert.equal(3, r.raters[1].rated)
     local n = { alignment = 0, realism = 0, overall = 0 }
     for name in pairs(n) do
@@ -271,13 +272,13 @@ describe("raters' files", function()
 
   it("treat a prompt drawn with two seeds as one prompt", function()
     key.prompts[2] = key.prompts[1]
-    local r = collect.results(key, assert(collect.raters({ folder .. "/ada.json" }, key)))
+    local r = collect.results(key, assert(reading.raters({ folder .. "/ada.json" }, key)))
     assert.equal(1, r.prompts)
     for _, d in ipairs(r.differences) do assert.equal(d.low, d.high) end
   end)
 
   local function refused(expected, ...)
-    local raters, problems = collect.raters({ ... }, key)
+    local raters, problems = reading.raters({ ... }, key)
     assert.is_nil(raters)
     assert.equal(1, #problems)
     assert.is_truthy(problems[1]:find(expected, 1, true), problems[1])
@@ -321,7 +322,7 @@ describe("raters' files", function()
 
   it("need a sound key", function()
     local function bad(content, expected)
-      local found, reason = collect.key(support.write(folder, "k.json", content))
+      local found, reason = reading.key(support.write(folder, "k.json", content))
       assert.is_nil(found)
       assert.is_truthy(reason:find(expected, 1, true), reason)
     end
