@@ -125,6 +125,8 @@ SYZ_API size_t syz_nbytes(const syz_tensor *t);
 SYZ_API void *syz_data(const syz_tensor *t);                            /* first element; borrowed */
 SYZ_API syz_status syz_item(double *value, const syz_tensor *t);        /* the value of a one-element tensor */
 SYZ_API syz_status syz_assign(syz_tensor *t, const syz_tensor *source); /* copy values; same shape, dtype converts */
+/* Say that values were written through syz_data(): what the engine derived from them is made anew. */
+SYZ_API void syz_touch(syz_tensor *t);
 SYZ_API bool syz_all_finite(const syz_tensor *t);
 SYZ_API const char *syz_shape_text(syz_shape shape, char *buffer, size_t size); /* "[2,3]" into buffer; returns it */
 

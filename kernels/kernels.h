@@ -24,7 +24,8 @@ typedef struct {
 typedef struct {
     int64_t batch, m, n, k;
     int64_t a[3], b[3];
-    int64_t bf16; /* round the operands to bf16, accumulate in f32 */
+    int64_t bf16;      /* round the operands to bf16, accumulate in f32 */
+    int64_t b_rounded; /* b is in bf16 already */
 } syz_product;
 
 /* Attention over q [b,tq,h,d] and k, v [b,tk,h,d]. */

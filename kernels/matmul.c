@@ -69,8 +69,8 @@ static bool better_packed(const syz_product *p, const float *bias) {
     return SYZ_LANES < 16 && p->batch == 1 && !p->bf16 && !bias && p->a[1] == 1 && p->m > 1;
 }
 
-int syz_cpu_matmul(float *y, const float *a, const float *b, const float *bias, const syz_product *product) {
-    if (better_packed(product, bias)) return syz_packed_product(y, a, b, product);
+int syz_cpu_matmul(float *y, const float *a, const void *b, const float *bias, const syz_product *product) {
+    if (better_packed(product, bias)) return syz_packed_product(y, a, (const float *)b, product);
     matmul_key key;
     memset(&key, 0, sizeof key);
     strcpy(key.family, "matmul");
@@ -81,7 +81,7 @@ int syz_cpu_matmul(float *y, const float *a, const float *b, const float *bias, 
     void *data[] = {(void *)a, (void *)b, y, (void *)bias};
     if (product->bf16) {
         data[0] = as_bf16(0, a, product, product->m, product->k, product->a);
-        data[1] = as_bf16(1, b, product, product->k, product->n, product->b);
+        if (!product->b_rounded) data[1] = as_bf16(1, b, product, product->k, product->n, product->b);
         if (!data[0] || !data[1]) return -1;
     }
     return syz_dnnl_run(op, data);

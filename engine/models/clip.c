@@ -197,21 +197,32 @@ static syz_tensor *end_positions(const tower *t, const syz_tensor *ids) {
     return positions;
 }
 
-/* ids i64 [B,T] -> *last [B,T,C], *pooled [B,C] */
-static void run_text(syz_model *m, syz_tensor *ids, syz_tensor **last, syz_tensor **pooled) {
+/* Whether ids are i64 [B,T] of a length that the tower has positions for; an error is pending when not. */
+static bool check_ids(const syz_model *m, const tower *t, const syz_tensor *ids) {
+    if (ids->dtype == SYZ_I64 && ids->shape.n == 2 && ids->shape.dim[1] >= 1 && ids->shape.dim[1] <= t->positions)
+        return true;
+    syz_fail(SYZ_ESHAPE, "%s: input_ids must be i64 [B,T] with T up to %d, not %s %s", m->class->name,
+             (int)t->positions, syz_dtype_name(ids->dtype), syz_dims(ids));
+    return false;
+}
+
+/* x [B,T,C]: the tokens' embeddings, without positions; ids say where each text ends -> *last [B,T,C], *pooled [B,C] */
+static void run_embedded(syz_model *m, syz_tensor *x, syz_tensor *ids, syz_tensor **last, syz_tensor **pooled) {
     const tower *t = &((const settings *)m->settings)->text;
-    if (ids->dtype != SYZ_I64 || ids->shape.n != 2 || ids->shape.dim[1] < 1 || ids->shape.dim[1] > t->positions) {
-        syz_fail(SYZ_ESHAPE, "%s: input_ids must be i64 [B,T] with T up to %d, not %s %s", m->class->name,
-                 (int)t->positions, syz_dtype_name(ids->dtype), syz_dims(ids));
-        return;
-    }
-    syz_tensor *tokens = syz_weight(m, join(t->name, "embeddings.token_embedding.weight").text);
     syz_tensor *positions = syz_weight(m, join(t->name, "embeddings.position_embedding.weight").text);
-    syz_tensor *x = syz_add(syz_embedding(tokens, ids), syz_narrow(positions, 0, 0, ids->shape.dim[1]));
+    x = syz_add(x, syz_narrow(positions, 0, 0, ids->shape.dim[1]));
     for (int64_t i = 0; i < t->layers; i++)
         x = syz_run_block(m, text_layer, i, &x, 1);
     *last = syz_apply_layer_norm(m, join(t->name, "final_layer_norm").text, x, t->eps);
     *pooled = syz_gather_rows(*last, end_positions(t, ids));
+}
+
+/* ids i64 [B,T] -> *last [B,T,C], *pooled [B,C] */
+static void run_text(syz_model *m, syz_tensor *ids, syz_tensor **last, syz_tensor **pooled) {
+    const tower *t = &((const settings *)m->settings)->text;
+    if (!check_ids(m, t, ids)) return;
+    syz_tensor *tokens = syz_weight(m, join(t->name, "embeddings.token_embedding.weight").text);
+    run_embedded(m, syz_embedding(tokens, ids), ids, last, pooled);
 }
 
 static void text_forward(syz_model *m, syz_tensor *const in[], syz_tensor *out[]) {
@@ -226,6 +237,22 @@ static void text_embeds_forward(syz_model *m, syz_tensor *const in[], syz_tensor
 static void text_features(syz_model *m, syz_tensor *const in[], syz_tensor *out[]) {
     syz_tensor *last = NULL, *pooled = NULL;
     run_text(m, in[0], &last, &pooled);
+    out[0] = syz_apply_linear(m, "text_projection", pooled);
+}
+
+/* text_features of tokens given by their embeddings [B,T,C], so that some of them can be learned. Of input_ids only the
+ * end of each text is used; tokens without an id stand there under any that does not end a text. */
+static void text_features_from_embeddings(syz_model *m, syz_tensor *const in[], syz_tensor *out[]) {
+    const tower *t = &((const settings *)m->settings)->text;
+    syz_tensor *x = in[0], *ids = in[1], *last = NULL, *pooled = NULL;
+    if (!check_ids(m, t, ids)) return;
+    if (x->shape.n != 3 || x->shape.dim[0] != ids->shape.dim[0] || x->shape.dim[1] != ids->shape.dim[1] ||
+        x->shape.dim[2] != t->width) {
+        syz_fail(SYZ_ESHAPE, "%s: inputs_embeds must be [%d,%d,%d] beside these input_ids, not %s", m->class->name,
+                 (int)ids->shape.dim[0], (int)ids->shape.dim[1], (int)t->width, syz_dims(x));
+        return;
+    }
+    run_embedded(m, x, ids, &last, &pooled);
     out[0] = syz_apply_linear(m, "text_projection", pooled);
 }
 
@@ -293,6 +320,7 @@ static const syz_method text_methods[] = {
 static const syz_method text_projection_methods[] = {
     {"forward", "input_ids", "text_embeds last_hidden_state pooler_output", text_embeds_forward},
     {"text_features", "input_ids", "text_embeds", text_features},
+    {"text_features_from_embeddings", "inputs_embeds input_ids", "text_embeds", text_features_from_embeddings},
     {0},
 };
 
@@ -305,6 +333,7 @@ static const syz_method vision_methods[] = {
 static const syz_method both_methods[] = {
     {"forward", "input_ids pixel_values", "logits_per_image text_embeds image_embeds", both_forward},
     {"text_features", "input_ids", "text_embeds", text_features},
+    {"text_features_from_embeddings", "inputs_embeds input_ids", "text_embeds", text_features_from_embeddings},
     {"image_features", "pixel_values", "image_embeds", image_features},
     {0},
 };

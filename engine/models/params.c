@@ -91,6 +91,7 @@ static syz_status set_values(syz_param *param, syz_tensor *source) {
     if (!source) return syz_error_status();
     if (param->tensor) return syz_assign(param->tensor, source);
     param->tensor = syz_retain(source);
+    if (param->shape.n == 2) syz_keep_rounded(param->tensor);
     return SYZ_OK;
 }
 

@@ -22,6 +22,7 @@ typedef struct {
     const float *data;
     int64_t batch, rows, cols;
     bool transposed;
+    const uint16_t *rounded; /* the same values in bf16, where they are kept; or NULL */
 } matrix;
 
 static matrix flip(matrix a) {
@@ -52,7 +53,9 @@ static syz_status multiply(syz_tensor *y, matrix a, matrix b, const float *bias)
             syz_f32(y)[i] = bias[i % p.n];
         return SYZ_OK;
     }
-    if (syz_cpu.matmul(syz_f32(y), a.data, b.data, bias, &p) != 0)
+    p.b_rounded = p.bf16 && b.rounded;
+    const void *right = p.b_rounded ? (const void *)b.rounded : b.data;
+    if (syz_cpu.matmul(syz_f32(y), a.data, right, bias, &p) != 0)
         return syz_fail(SYZ_EINTERNAL, "the product [%lld,%lld] x [%lld,%lld] failed in oneDNN", (long long)p.m,
                         (long long)p.k, (long long)p.k, (long long)p.n);
     return SYZ_OK;
@@ -64,7 +67,13 @@ static syz_status multiply(syz_tensor *y, matrix a, matrix b, const float *bias)
 static matrix rows_of(const syz_tensor *t) {
     syz_shape rows = t->shape;
     rows.n--;
-    return (matrix){syz_data(t), 1, syz_shape_numel(rows), t->shape.dim[rows.n], false};
+    return (matrix){syz_data(t), 1, syz_shape_numel(rows), t->shape.dim[rows.n], false, NULL};
+}
+
+static matrix weight_of(const syz_tensor *t) {
+    matrix weight = rows_of(t);
+    if (syz_matmul_precision() == SYZ_BF16) weight.rounded = syz_rounded(t);
+    return weight;
 }
 
 /* y [...,O] = x [...,I] weight^T [I,O] + bias [O] */
@@ -84,13 +93,13 @@ syz_status syz_forward_linear(syz_call *c) {
     }
     shape.dim[shape.n - 1] = weight->shape.dim[0];
     c->out = syz_empty(SYZ_F32, shape);
-    return multiply(c->out, rows_of(x), flip(rows_of(weight)), bias ? syz_f32(bias) : NULL);
+    return multiply(c->out, rows_of(x), flip(weight_of(weight)), bias ? syz_f32(bias) : NULL);
 }
 
 /* dx = g weight, dweight = g^T x, dbias = sum of the rows of g */
 syz_status syz_backward_linear(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
     matrix g = rows_of(gout);
-    if (c->needs[0]) SYZ_TRY(multiply(gin[0] = syz_empty_like(c->in[0]), g, rows_of(c->in[1]), NULL));
+    if (c->needs[0]) SYZ_TRY(multiply(gin[0] = syz_empty_like(c->in[0]), g, weight_of(c->in[1]), NULL));
     if (c->needs[1]) SYZ_TRY(multiply(gin[1] = syz_empty_like(c->in[1]), flip(g), rows_of(c->in[0]), NULL));
     if (c->needs[2]) {
         syz_tensor *rows = syz_view(gout, SYZ_SHAPE(g.rows, g.cols));
@@ -104,7 +113,7 @@ syz_status syz_backward_linear(syz_call *c, syz_tensor *gout, syz_tensor *gin[])
 /* The last two dimensions are the matrix, those before it the batch. */
 static matrix matrices_of(const syz_tensor *t, bool transposed) {
     syz_shape s = t->shape;
-    matrix a = {syz_data(t), 1, s.dim[s.n - 2], s.dim[s.n - 1], transposed};
+    matrix a = {syz_data(t), 1, s.dim[s.n - 2], s.dim[s.n - 1], transposed, NULL};
     for (int d = 0; d < s.n - 2; d++)
         a.batch *= s.dim[d];
     return a;

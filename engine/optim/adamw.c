@@ -67,6 +67,7 @@ static void update(syz_adamw *a, int64_t k, double lr) {
     };
     syz_cpu.adamw(syz_f32(p), syz_f32(a->moment[SYZ_ADAMW_M].items[k]), syz_f32(a->moment[SYZ_ADAMW_V].items[k]),
                   syz_f32(p->grad), &numbers, syz_numel(p));
+    syz_touch(p);
 }
 
 syz_status syz_adamw_step(syz_adamw *a, double lr) {

@@ -44,6 +44,7 @@ void syz_ema_swap(syz_ema *e) {
             a[i] = b[i];
             b[i] = held;
         }
+        syz_touch(e->params.items[k]);
     }
 }
 

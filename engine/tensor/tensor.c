@@ -78,8 +78,7 @@ syz_tensor *syz_empty(syz_dtype dtype, syz_shape shape) {
         free(storage);
         return NULL;
     }
-    storage->refs = 1;
-    storage->bytes = bytes;
+    *storage = (syz_storage){.refs = 1, .data = storage->data, .bytes = bytes};
     t->storage = storage;
     return t;
 }
@@ -148,6 +147,7 @@ syz_tensor *syz_stand_in(const syz_tensor *t) {
 
 static void storage_release(syz_storage *storage) {
     if (!storage || --storage->refs > 0) return;
+    syz_block_free(storage->rounded, storage->bytes / 2);
     if (storage->release)
         storage->release(storage->owner);
     else if (storage->bytes || storage->data)

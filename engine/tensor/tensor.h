@@ -14,6 +14,9 @@ typedef struct {
     size_t bytes;
     void (*release)(void *owner); /* NULL: the block is ours and returns to the pool */
     void *owner;
+    bool rounds;       /* a weight: its values in bf16 are kept beside it, for products in bf16 */
+    bool fresh;        /* `rounded` matches the values */
+    uint16_t *rounded; /* NULL until a product has asked for it */
 } syz_storage;
 
 struct syz_tensor {
@@ -33,6 +36,12 @@ syz_tensor *syz_zeros_like(const syz_tensor *t);
 syz_tensor *syz_view(syz_tensor *t, syz_shape shape); /* same memory and dtype; no history */
 /* Header with shape and history but no values: what the graph keeps of an input whose values backward does not need. */
 syz_tensor *syz_stand_in(const syz_tensor *t);
+
+/* A weight's f32 values rounded to bf16, made once and again after syz_touch(): converting the weights costs a rollout
+ * step a tenth of its time. Borrowed until the values change. NULL for a tensor that is not a weight, or for want of
+ * memory: then the caller rounds for itself. */
+void syz_keep_rounded(syz_tensor *weight);
+const uint16_t *syz_rounded(const syz_tensor *t);
 
 /* Shape helpers. */
 #define SYZ_SHAPE(...) ((syz_shape){sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), {__VA_ARGS__}})

@@ -1,4 +1,5 @@
 /* Values of tensors: filling, copying between dtypes, reading one number, looking for NaN. */
+#include "core/alloc.h"
 #include "kernels/kernels.h"
 #include "tensor/tensor.h"
 
@@ -28,7 +29,29 @@ syz_status syz_assign(syz_tensor *t, const syz_tensor *source) {
     if (t->storage && t->storage->release)
         return syz_fail(SYZ_EINVAL, "assign: the tensor is mapped from a file and read-only; :copy() it first");
     syz_cpu.cast(syz_data(t), (int)t->dtype, syz_data(source), (int)source->dtype, syz_numel(t));
+    syz_touch(t);
     return SYZ_OK;
+}
+
+void syz_touch(syz_tensor *t) {
+    if (t && t->storage) t->storage->fresh = false;
+}
+
+void syz_keep_rounded(syz_tensor *weight) {
+    syz_storage *s = weight->storage;
+    if (weight->dtype == SYZ_F32 && s && !s->release) s->rounds = true;
+}
+
+const uint16_t *syz_rounded(const syz_tensor *t) {
+    syz_storage *s = t->storage;
+    if (!s || !s->rounds || s->bytes != syz_nbytes(t)) return NULL;
+    if (!s->rounded && !(s->rounded = syz_block_alloc(s->bytes / 2))) {
+        syz_error_clear();
+        return NULL;
+    }
+    if (!s->fresh) syz_cpu.cast(s->rounded, SYZ_BF16, s->data, SYZ_F32, syz_numel(t));
+    s->fresh = true;
+    return s->rounded;
 }
 
 static bool finite_f32(const float *x, int64_t n) {

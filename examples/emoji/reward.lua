@@ -120,7 +120,7 @@ local function evaluate()
 end
 
 local function finish(run)
-  clip:save(opt.save)
+  clip:save(opt.save, "bf16")
   syz.data.copy_folder(opt.tokenizer, opt.save)
   run:summary(evaluate())
 end

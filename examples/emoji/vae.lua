@@ -70,7 +70,7 @@ local function finish(run)
   local final = syz.model.create(config)
   final:init(opt.seed)
   for _, name in ipairs(vae:names()) do final:param(name):assign(vae:param(name)) end
-  final:save(opt.save)
+  final:save(opt.save, "bf16")
   run:summary { psnr = evaluate(opt.steps, run).psnr, shift_factor = config.shift_factor,
     scaling_factor = config.scaling_factor }
 end

@@ -1,11 +1,13 @@
---- A curve as inline SVG: axes with round numbers, the raw points, and a smoothed line over long noisy ones.
+--- A curve as inline SVG: axes with round numbers, the raw points, a smoothed line over long noisy ones, and vertical
+--- marks at steps that matter.
 
+local page = require "syz.report_page"
 local text = require "syz.text"
 
 local chart = {}
 
 local wide, high = 340, 168
-local left, right, top, bottom = 46, 12, 10, 24
+local left, right, top, bottom = 46, 12, 20, 24 -- words of marks stand above the plot
 
 --- Round positions for about `count` ticks between two values.
 ---@param low number
@@ -83,13 +85,54 @@ local function axes(x0, x1, y0, y1, place)
       out[#out + 1] = ('<text x="%.1f" y="%d" class="x">%s</text>'):format(at, high - 6, text.number(x))
     end
   end
+  out[#out + 1] = ('<text x="%d" y="%d" class="y">step</text>'):format(left - 6, high - 6)
   return table.concat(out)
 end
 
+-- Vertical lines with a word beside each, on the side where there is room; a ring around the curve's own point.
+local function draw_marks(marks, points, x0, x1, place)
+  local out, taken = {}, nil
+  for _, mark in ipairs(marks) do
+    if mark.step >= x0 and mark.step <= x1 then
+      local at = place(mark.step, points[1][2])
+      local ending = at > left + (wide - left - right) / 2
+      -- two words beside each other: the second one goes lower
+      local y = taken and math.abs(taken - at) < 90 and top + 10 or top - 6
+      taken = at
+      out[#out + 1] = ('<g class="at %s"><title>%s</title><line x1="%.1f" x2="%.1f" y1="%d" y2="%d"/>'
+        .. '<text x="%.1f" y="%d" text-anchor="%s">%s</text>'):format(mark.class, page.escape(mark.title), at, at,
+          top - 4, high - bottom, at + (ending and -4 or 4), y, ending and "end" or "start", page.escape(mark.label))
+      for _, p in ipairs(mark.class == "kept" and #points <= 40 and points or {}) do
+        if p[1] == mark.step then
+          out[#out + 1] = ('<circle cx="%.1f" cy="%.1f" r="4.5"/>'):format(place(p[1], p[2]))
+        end
+      end
+      out[#out + 1] = "</g>"
+    end
+  end
+  return table.concat(out)
+end
+
+-- A horizontal line at a value that must not be passed, when it lies in sight.
+local function draw_level(level, label, y0, y1, place)
+  if not level or level < y0 or level > y1 then return "" end
+  local _, at = place(0, level)
+  return ('<g class="level"><line x1="%d" x2="%d" y1="%.1f" y2="%.1f"/><text x="%d" y="%.1f">%s</text></g>'):format(
+    left, wide - right, at, at, left + 4, at - 3, page.escape(label))
+end
+
+---@class syz.ChartMark
+---@field step number
+---@field label string
+---@field class string   "kept" also gets a ring around the curve's point
+---@field title string   what a pointer over it shows
+
 --- The chart of one series.
 ---@param points number[][]   { step, value }, by step
+---@param options { marks: syz.ChartMark[]|nil, level: number|nil, level_label: string|nil }|nil
 ---@return string svg
-function chart.svg(points)
+function chart.svg(points, options)
+  options = options or {}
   local x0, x1, y0, y1 = bounds(points)
   local function place(x, y)
     return left + (x - x0) / (x1 - x0) * (wide - left - right), top + (y1 - y) / (y1 - y0) * (high - top - bottom)
@@ -97,7 +140,8 @@ function chart.svg(points)
   local shown = thin(points, 500)
   local long = #points > 40
   local out = { ('<svg viewBox="0 0 %d %d" class="chart" role="img">'):format(wide, high),
-                axes(x0, x1, y0, y1, place) }
+                axes(x0, x1, y0, y1, place),
+                draw_level(options.level, options.level_label or "", y0, y1, place) }
   out[#out + 1] = ('<path class="%s" d="%s"/>'):format(long and "raw" or "line", path_of(shown, place))
   if long then out[#out + 1] = ('<path class="line" d="%s"/>'):format(path_of(thin(smooth(points), 500), place)) end
   if #points <= 40 then
@@ -107,6 +151,7 @@ function chart.svg(points)
         #points <= 12 and "2.6" or "1.6")
     end
   end
+  out[#out + 1] = draw_marks(options.marks or {}, points, x0, x1, place)
   local samples = {}
   for i, p in ipairs(shown) do
     local px, py = place(p[1], p[2])

@@ -81,6 +81,13 @@ function checkpoint.pinned(folder)
   return best and tonumber(best.step)
 end
 
+--- Keep a step's checkpoint whatever comes later, in place of the one pinned before.
+---@param folder string
+---@param step integer
+function checkpoint.pin(folder, step)
+  files.write_json(folder .. "/checkpoints/best.json", { step = step })
+end
+
 local function prune(folder, keep)
   local all, pinned = checkpoint.list(folder), checkpoint.pinned(folder)
   for i = 1, #all - keep do
@@ -125,7 +132,7 @@ function checkpoint.save(folder, step, write, opts)
     files.remove_folder(path)
     file.rename(partial, path)
     assert(checkpoint.verify(path))
-    if opts.best then files.write_json(root .. "/best.json", { step = step }) end
+    if opts.best then checkpoint.pin(folder, step) end
     prune(folder, opts.keep)
   end)
   if ok then return path end

@@ -42,6 +42,12 @@ local function new_images(meta, tensors)
   return setmetatable({ meta = meta, pixels = M.stack(tensors):keep() }, Images)
 end
 
+--- An image set from metadata and u8 tensors [1,H,W,3] of one size.
+---@param meta table[]
+---@param tensors syz.Tensor[]
+---@return syz.Images
+function M.images_of(meta, tensors) return new_images(meta, tensors) end
+
 local function add_image(meta, tensors, decoded, fields, filter)
   if filter and not filter(fields) then return end
   local s = decoded:shape()
@@ -100,6 +106,16 @@ function M.folder(path, filter)
     end
     return new_images(meta, tensors)
   end)
+end
+
+--- Read a WebDataset (.tar) or a folder, whichever the path is.
+---@param path string
+---@param filter nil|fun(meta: table): boolean
+---@return syz.Images
+function M.images(path, filter)
+  local kind = core.file.exists(path)
+  if not kind then error(("there are no images at %q: a .tar or a folder is needed"):format(path), 2) end
+  return kind == "folder" and M.folder(path, filter) or M.webdataset(path, filter)
 end
 
 function Images:count() return #self.meta end

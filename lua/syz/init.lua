@@ -17,19 +17,26 @@ local syz = {
   file = { read = core.file.read, exists = core.file.exists, list = core.file.list },
   -- what the paper varies
   schedule = require "syz.schedule", discount = require "syz.discount", control = require "syz.control",
+  aggregate = require "syz.aggregate",
   -- building blocks
   model = core.model, tokenizer = core.tokenizer, data = data, prompts = data.prompts, nn = nn, optim = optim,
-  adamw = optim.adamw, sampler = require "syz.sampler",
+  adamw = optim.adamw, sampler = require "syz.sampler", loss = require "syz.loss", rank = require "syz.rank",
   -- experiments
   options = recipe.options, train = require("syz.trainer").experiment, fit = require("syz.fit").experiment,
-  eval = require "syz.eval",
+  eval = require "syz.eval", words = require "syz.words", preferences = require "syz.preferences",
 }
 
 local clip = require "syz.rewards.clip"
-syz.reward = { clip = clip.load, normalize = clip.normalize }
+syz.reward = { clip = clip.load, normalize = clip.normalize, mix = require("syz.rewards.mix").new }
+syz.reward_mix = syz.reward.mix
 
-local direct_align, srpo = require "syz.methods.direct_align", require "syz.methods.srpo"
-syz.methods = { direct_align = direct_align.new, srpo = srpo.new }
+syz.methods = {}
+for _, name in ipairs { "direct_align", "srpo", "refl", "draft", "drtune", "leapalign", "flowbp", "grpo" } do
+  syz.methods[name] = require("syz.methods." .. name).new
+end
+syz.backprop = require "syz.methods.backprop"
+syz.quadrature, syz.draws = require "syz.methods.quadrature", require "syz.methods.draws"
+syz.captions = require("syz.offline").captions
 
 syz.pipeline = setmetatable({ new = pipeline.new, load = pipeline.load }, {
   __call = function(_, folder, options) return pipeline.load(folder, options) end,

@@ -1,6 +1,7 @@
 --- The independent judge: a convolutional classifier with two heads, style and subject, that no method optimises.
 --- Another architecture than the reward (convolutions, not a transformer; classes, not text), another seed.
 local core = require "syz.core"
+local nearest = require "syz.nearest"
 local nn = require "syz.nn"
 
 local M = {}
@@ -88,34 +89,63 @@ function Judge:logits(images)
   }, features
 end
 
+local CHUNK = 64
+
+-- Distance of every image to every other: the mean over all pairs, the mean over pairs of one subject (nil without
+-- such), and per image a number whose mean is the former. As each pair counts for two images, an image's own deviation
+-- is doubled (the first-order pseudo-value of a mean over pairs), so that their spread tells the standard error.
+local function distances(unit, subjects)
+  local n = #subjects
+  local gram = unit:matmul(unit, false, true):totable()
+  local total, within, pairs_within, own = 0, 0, 0, {}
+  for i = 1, n do
+    own[i] = 0
+    for j = 1, n do
+      if i ~= j then
+        local d = math.sqrt(math.max(0, 2 - 2 * gram[(i - 1) * n + j]))
+        own[i] = own[i] + d / math.max(1, n - 1)
+        if subjects[i] == subjects[j] then within, pairs_within = within + d, pairs_within + 1 end
+      end
+    end
+    total = total + own[i]
+  end
+  local mean = total / n
+  for i = 1, n do own[i] = mean + 2 * (own[i] - mean) end
+  return mean, pairs_within > 0 and within / pairs_within or nil, own
+end
+
 --- What an evaluation asks of images drawn for known subjects: mean probability of `style`, share whose subject is
---- recognised (top-1), and the mean pairwise distance of unit features (diversity).
+--- recognised (top-1; nil when the judge knows none of them), and the mean pairwise distance of unit features.
 ---@param images syz.Tensor
 ---@param subjects string[]  the subject of each image's prompt
 ---@param style string
+---@return { style_probability: number, subject_accuracy: number|nil, diversity: number,
+---  diversity_per_subject: number|nil, each: { style: number[], subject: number[], diversity: number[] } }
+---  each: what the means are made of, per image (subject: per image whose subject is known)
 function Judge:assess(images, subjects, style)
+  local column = self.style_index[style]
+  if not column then error(("the judge knows no style %q%s"):format(style, nearest.hint(style, self.styles)), 2) end
   return core.no_grad(core.scope, function()
-    local logits, features = self:logits(images)
-    local n = #subjects
-    local probability = logits.style:softmax(-1):totable()
-    local top, hits, known, total = logits.subject:argmax(-1):totable(), 0, 0, 0
-    local column = self.style_index[style] or error(("the judge knows no style %q"):format(style), 2)
-    for i = 1, n do
-      total = total + probability[(i - 1) * #self.styles + column + 1]
-      local wanted = self.subject_index[subjects[i]]
-      if wanted then
-        known = known + 1
-        if top[i] == wanted then hits = hits + 1 end
+    local each, units, total, hits = { style = {}, subject = {} }, {}, 0, 0
+    for first = 1, #subjects, CHUNK do
+      local logits, features = self:logits(images:slice(0, first - 1, math.min(first + CHUNK - 1, #subjects)))
+      local probability, top = logits.style:softmax(-1):totable(), logits.subject:argmax(-1):totable()
+      for i = 1, #top do
+        local p = probability[(i - 1) * #self.styles + column + 1]
+        local wanted = self.subject_index[subjects[first + i - 1]]
+        total, each.style[#each.style + 1] = total + p, p
+        if wanted then
+          local hit = top[i] == wanted and 1 or 0
+          hits, each.subject[#each.subject + 1] = hits + hit, hit
+        end
       end
+      units[#units + 1] = features:normalize(1e-8)
     end
-    local unit = features:normalize(1e-8)
-    local mean = unit:mean({ 0 })
-    local similarity = (mean * mean):sum():item()
-    -- mean over i ~= j of |f_i - f_j|^2 = 2 (1 - mean_{i~=j} f_i f_j)
-    local off_diagonal = (similarity * n * n - n) / math.max(1, n * (n - 1))
+    local diversity, within
+    diversity, within, each.diversity = distances(core.ops.concat(units, 0), subjects)
     return {
-      style_probability = total / n, subject_accuracy = known > 0 and hits / known or 0,
-      diversity = math.sqrt(math.max(0, 2 * (1 - off_diagonal))),
+      style_probability = total / #subjects, subject_accuracy = #each.subject > 0 and hits / #each.subject or nil,
+      diversity = diversity, diversity_per_subject = within, each = each,
     }
   end)
 end

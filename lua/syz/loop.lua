@@ -18,8 +18,11 @@ local function save_state(folder, spec, step, extra)
   core.file.write(folder .. "/state.json", core.json.encode({ step = step, updates = count, extra = extra }, true))
 end
 
-local function load_state(folder, spec)
-  for name, module in pairs(spec.modules) do
+--- Give modules the weights that a checkpoint holds.
+---@param folder string  a checkpoint's, or any with one folder of weights per module
+---@param modules table<string, table>
+function M.restore(folder, modules)
+  for name, module in pairs(modules) do
     local path = folder .. "/" .. name
     if type(module) == "table" then
       module:restore(path)
@@ -30,7 +33,17 @@ local function load_state(folder, spec)
       end
     end
   end
-  local state = core.json.decode(core.file.read(folder .. "/state.json"))
+end
+
+--- What a checkpoint's state.json says: { step, updates, extra = what the experiment added }.
+---@param folder string
+function M.state(folder)
+  return core.json.decode(core.file.read(folder .. "/state.json"))
+end
+
+local function load_state(folder, spec)
+  M.restore(folder, spec.modules)
+  local state = M.state(folder)
   core.scope(function()
     spec.optimizer:load_state(core.safetensors.read(folder .. "/optimizer.safetensors"), state.updates)
   end)
@@ -45,25 +58,31 @@ local function describe(stats)
   return table.concat(parts, "  ")
 end
 
-local function one_step(spec, step, run, bad)
-  local stats = core.scope(function()
-    return spec.step(step, core.generator(spec.seed, step))
-  end)
-  local loss = stats.loss
+--- Clip and apply what has been accumulated. A loss or a gradient that is not finite changes nothing; `bad` is how many
+--- steps in a row had one. Returns the gradient norm, the learning rate, and whether the update was made.
+local function apply(spec, step, run, loss, bad)
+  local norm, rate, what
   if loss ~= loss or math.abs(loss) == math.huge then
     spec.optimizer:zero_grad()
-    bad = bad + 1
-    run:warn(("step %d: the loss is not finite; the update was skipped (%d in a row)"):format(step, bad))
+    what = "loss"
   else
-    local norm, rate, finite = spec.optimizer:update(step, spec.steps)
-    stats.grad_norm, stats.lr = norm, rate
-    if finite then
-      bad = 0
-    else
-      bad = bad + 1
-      run:warn(("step %d: the gradient is not finite; the update was skipped (%d in a row)"):format(step, bad))
-    end
+    local finite
+    norm, rate, finite = spec.optimizer:update(step, spec.steps)
+    what = not finite and "gradient" or nil
   end
+  if what then
+    run:warn(("step %d: the %s is not finite; the update was skipped (%d in a row)"):format(step, what, bad + 1))
+  end
+  return norm, rate, what == nil
+end
+
+local function one_step(spec, step, run, bad)
+  local stats = core.scope(function()
+    return spec.step(step, core.generator(spec.seed, step), function(loss) return apply(spec, step, run, loss, bad) end)
+  end)
+  local norm, rate, finite = apply(spec, step, run, stats.loss, bad)
+  stats.grad_norm, stats.lr = norm, rate
+  bad = finite and 0 or bad + 1
   if bad >= MAX_BAD_STEPS then
     error(("%d steps in a row had no finite loss or gradient: lower the learning rate, or look at the ledger; "
       .. "the last checkpoint is intact"):format(bad), 0)
@@ -75,10 +94,14 @@ end
 --- no bf16 products, "bf16" means f32 too.
 ---@param run table      the run folder (syz.run)
 ---@param spec { steps: integer, seed: integer, modules: table<string, table>, optimizer: syz.Optimizer,
----  step: fun(step: integer, generator: syz.Generator): table, checkpoint_every: integer|nil, label: string|nil,
----  precision: "f32"|"bf16"|nil, after: nil|fun(step: integer, stats: table): boolean|nil, log_every: integer|nil,
+---  step: fun(step: integer, generator: syz.Generator, update: fun(loss: number): number|nil): table,
+---  checkpoint_every: integer|nil, label: string|nil, precision: "f32"|"bf16"|nil, log_every: integer|nil,
+---  checkpoint_start: boolean|nil, after: nil|fun(step: integer, stats: table): boolean|nil, boolean|nil,
 ---  state: nil|fun(): table, load_state: nil|fun(extra: table) }
----  `step` runs the backward pass itself and returns a table of numbers with `loss`; `after` may return true to stop.
+---  `step` runs the backward pass itself and returns a table of numbers with `loss`; `after` may return true to stop,
+---  and a second true to pin this step's checkpoint; `checkpoint_start` pins one of the state before the first step.
+---  `update` applies what `step` has accumulated so far, for methods that make several updates of one rollout; the last
+---  update is always the loop's. Checkpoints lie between steps, so that resuming stays exact.
 ---@return integer  the last step done
 function M.run(run, spec)
   core.precision(spec.precision or "f32")
@@ -96,6 +119,10 @@ function M.run(run, spec)
     first = done + 1
     spec.resumed = true
   end
+  local function checkpoint(step, best)
+    run:checkpoint(step, function(path) save_state(path, spec, step, spec.state and spec.state()) end, { best = best })
+  end
+  if not folder and spec.checkpoint_start then checkpoint(0, true) end
   local bar = progress.new(spec.steps, spec.label or "train")
   core.defer_interrupt(true) -- Ctrl-C finishes the step and saves; whoever catches what is raised ends the deferral
   local bad, last = 0, first - 1
@@ -105,11 +132,11 @@ function M.run(run, spec)
     last = step
     if step % (spec.log_every or 1) == 0 or step == spec.steps then run:log(step, stats) end
     bar:update(step, describe(stats))
-    local stop = spec.after and spec.after(step, stats)
+    local stop, best
+    if spec.after then stop, best = spec.after(step, stats) end
     local leaving = run:stopping()
-    if stop or leaving or step == spec.steps or (spec.checkpoint_every and step % spec.checkpoint_every == 0) then
-      run:checkpoint(step, function(path) save_state(path, spec, step, spec.state and spec.state()) end)
-    end
+    local due = spec.checkpoint_every and step % spec.checkpoint_every == 0
+    if stop or best or leaving or step == spec.steps or due then checkpoint(step, best) end
     if leaving then
       bar:done()
       error({ resumable = true, status = leaving, step = step }, 0)

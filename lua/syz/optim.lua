@@ -18,7 +18,8 @@ local defaults = { lr = 1e-5, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_dec
 ---  eps: number|nil, schedule: nil|fun(step: integer, steps: integer): number }
 ---@return syz.Optimizer
 function M.adamw(options)
-  options = fields.check("adamw", options, FIELDS)
+  options = options or {}
+  fields.check("adamw", options, FIELDS)
   local self = setmetatable({}, Optimizer)
   for key, value in pairs(defaults) do self[key] = options[key] or value end
   self.schedule = options.schedule

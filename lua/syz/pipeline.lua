@@ -82,14 +82,14 @@ end
 ---@param x syz.Tensor  [B,T,C] packed latents
 ---@param t number|syz.Tensor
 ---@param cond table  from :condition()
----@param guidance number|nil
+---@param guidance number|nil|syz.Tensor  a tensor {B} holds one per sample
 function Pipeline:velocity(x, t, cond, guidance)
   local batch = x:size(0)
   local level = type(t) == "number" and core.full({ batch }, t) or t:reshape({ batch })
   if self.quantize_timestep then level = self.quantize_timestep(level) end
   if self.guidance_embeds then
-    return self.transformer:forward(x, cond.hidden, cond.pooled, level, core.full({ batch }, guidance or 3.5),
-      self.image_ids, self.text_ids)
+    local embedded = type(guidance) == "userdata" and guidance or core.full({ batch }, guidance or 3.5)
+    return self.transformer:forward(x, cond.hidden, cond.pooled, level, embedded, self.image_ids, self.text_ids)
   end
   local v = self.transformer:forward(x, cond.hidden, cond.pooled, level, nil, self.image_ids, self.text_ids)
   if not guidance or guidance == 1 then return v end
@@ -97,6 +97,7 @@ function Pipeline:velocity(x, t, cond, guidance)
   for i = 1, batch do empty[i] = "" end
   local plain = self:condition(empty)
   local base = self.transformer:forward(x, plain.hidden, plain.pooled, level, nil, self.image_ids, self.text_ids)
+  if type(guidance) == "userdata" then guidance = guidance:reshape({ batch, 1, 1 }) end
   return base + guidance * (v - base)
 end
 
@@ -160,7 +161,7 @@ function Pipeline:encode_all(images)
 end
 
 --- Save in the diffusers layout: all parts, or with `transformer_only` just what training changed. `dtype` is that of
---- transformer and text encoder (f32 unless given); the VAE stays f32.
+--- the weights, f32 unless given.
 ---@param folder string
 ---@param options { transformer_only: boolean|nil, dtype: string|nil }|nil
 function Pipeline:save(folder, options)
@@ -168,7 +169,7 @@ function Pipeline:save(folder, options)
   local dtype = options.dtype or "f32"
   self.transformer:save(folder .. "/transformer", dtype)
   if options.transformer_only then return end
-  self.vae:save(folder .. "/vae")
+  self.vae:save(folder .. "/vae", dtype)
   self.text_encoder:save(folder .. "/text_encoder", dtype)
   data.copy_folder(self.tokenizer_folder, folder .. "/tokenizer")
   core.file.mkdir(folder .. "/scheduler")

@@ -1,7 +1,7 @@
 --- A run as one self-contained page: RUN/report.html, made from the files of its folder and from nothing else.
 
 local core = require "syz.core"
-local chart = require "syz.chart"
+local curves = require "syz.report_curves"
 local files = require "syz.files"
 local page = require "syz.report_page"
 local pictures = require "syz.report_images"
@@ -49,14 +49,9 @@ local function html_table(head, rows)
   return table.concat(out) .. "</table></div>"
 end
 
--- "judge_style_probability" is named for machines.
-local function title_of(name)
-  return (name:gsub("_", " "))
-end
-
 local function summary_rows(summary)
   local rows = {}
-  for _, name in ipairs(sorted_keys(summary)) do
+  for _, name in ipairs(curves.sort(sorted_keys(summary))) do
     local value = summary[name]
     if type(value) == "table" and tonumber(value.before) and tonumber(value.after) then
       rows[#rows + 1] = { name, value.before, value.after, value.after - value.before }
@@ -65,13 +60,17 @@ local function summary_rows(summary)
   return rows
 end
 
+local function short(n)
+  return text.number(tonumber(("%.3g"):format(n)))
+end
+
 local function tiles(rows)
   if #rows == 0 then return "" end
   local out = { '<div class="tiles">' }
   for _, row in ipairs(rows) do
     out[#out + 1] = ('<div class="tile"><span class="name">%s</span><b><span class="from">%s →</span> %s</b>'
-      .. '<span class="delta">%s</span></div>'):format(escape(title_of(row[1])), text.number(row[2]),
-      text.number(row[3]), (("%+.3g"):format(row[4]):gsub("^%-", "−")))
+      .. '<span class="delta">%s</span></div>'):format(escape(curves.title(row[1])), short(row[2]),
+      short(row[3]), (("%+.3g"):format(row[4]):gsub("^%-", "−")))
   end
   return table.concat(out) .. "</div>"
 end
@@ -88,52 +87,18 @@ local function heading(record, summary)
     escape(table.concat(parts, " · ")))
 end
 
--- Metrics by name: their points, ordered by step; the later of two values for one step counts.
-local function series_of(folder)
-  local series = {}
-  for _, entry in ipairs(files.read_lines(folder .. "/metrics.jsonl")) do
-    local step = tonumber(entry.object.step)
-    for name, value in pairs(entry.object) do
-      if step and name ~= "step" and type(value) == "number" then
-        local points = series[name] or {}
-        series[name] = points
-        if points[#points] and points[#points][1] == step then points[#points] = nil end
-        points[#points + 1] = { step, value }
-      end
-    end
+-- How the run ended where a rule had a say: why it stopped, and whose step the model is.
+local function verdict(record)
+  local parts = {}
+  if type(record.stopped) == "table" then
+    parts[1] = ("<b>Stopped at step %s:</b> %s."):format(escape(record.stopped.step), escape(record.stopped.reason))
   end
-  return series
-end
-
-local function varies(points)
-  for _, p in ipairs(points) do
-    if p[2] ~= points[1][2] then return true end
+  if tonumber(record.kept_step) then
+    parts[#parts + 1] = record.kept_step == 0 and "<b>The model is the one before training:</b> no step was better."
+      or ("<b>The model is that of step %d.</b>"):format(record.kept_step)
   end
-  return false
-end
-
-local function charts(folder)
-  local series, panels, constant = series_of(folder), {}, {}
-  local names = sorted_keys(series)
-  local rank = { reward = 1, loss = 2 }
-  table.sort(names, function(a, b)
-    local ra, rb = rank[a] or 3, rank[b] or 3
-    if ra ~= rb then return ra < rb end
-    return a < b
-  end)
-  for _, name in ipairs(names) do
-    local points = series[name]
-    local last = text.number(points[#points][2])
-    if varies(points) then
-      panels[#panels + 1] = ('<div class="panel"><header><b>%s</b><span>%s</span></header>%s</div>'):format(
-        escape(title_of(name)), last, chart.svg(points))
-    else
-      constant[#constant + 1] = escape(title_of(name)) .. " " .. last
-    end
-  end
-  if #panels == 0 and #constant == 0 then return "" end
-  local rest = #constant > 0 and '<p class="soft">Constant: ' .. table.concat(constant, ", ") .. "</p>" or ""
-  return '<h2>Curves</h2><div class="charts">' .. table.concat(panels, "\n") .. "</div>" .. rest
+  if #parts == 0 then return "" end
+  return ('<p class="verdict%s">%s</p>'):format(record.stopped and "" or " kept", table.concat(parts, " "))
 end
 
 local function ledger(folder)
@@ -142,7 +107,8 @@ local function ledger(folder)
   local columns, seen = {}, { step = true }
   for _, entry in ipairs(entries) do
     for _, name in ipairs(sorted_keys(entry.object)) do
-      if not seen[name] then columns[#columns + 1] = name end
+      -- lists (every sample's numbers, in a detailed ledger) stay in the file
+      if not seen[name] and type(entry.object[name]) ~= "table" then columns[#columns + 1] = name end
       seen[name] = true
     end
   end
@@ -163,8 +129,8 @@ local function ledger(folder)
     end
   end
   local heads = {}
-  for i, name in ipairs(columns) do heads[i] = title_of(name) end
-  return ("<h2>Ledger</h2><details open><summary>What happened inside the steps: %s rows, the first and the last shown"
+  for i, name in ipairs(columns) do heads[i] = curves.title(name) end
+  return ("<h2>Ledger</h2><details><summary>What happened inside the steps: %s rows, the first and the last shown"
     .. "</summary>%s</details>"):format(text.count(#entries), html_table(heads, rows))
 end
 
@@ -194,13 +160,13 @@ local function environment(folder)
     elseif value == false or name == "luajit" then -- features that are absent, and what `lua` says already
       return
     elseif value == true then
-      rows[#rows + 1] = { title_of(name), "yes" }
+      rows[#rows + 1] = { curves.title(name), "yes" }
     elseif name == "ram" then
       rows[#rows + 1] = { "memory", text.bytes(value) }
     elseif name:find("sha256") or name == "git_commit" then
-      rows[#rows + 1] = { title_of(name), tostring(value):sub(1, 12) }
+      rows[#rows + 1] = { curves.title(name), tostring(value):sub(1, 12) }
     else
-      rows[#rows + 1] = { title_of(name), show(value) }
+      rows[#rows + 1] = { curves.title(name), show(value) }
     end
   end
   for _, key in ipairs(sorted_keys(env)) do add(key, env[key]) end
@@ -232,10 +198,10 @@ function report.write(folder)
   if not record then return nil, folder .. " holds no run (no readable run.json)" end
   local summary = files.read_json(folder .. "/summary.json") or {}
   local rows = summary_rows(summary)
-  local shown, style = pictures.sections(folder)
+  local compared, along, style = pictures.sections(folder, record)
+  local evaluations, training = curves.sections(folder, record)
   local body = table.concat({
-    heading(record, summary), tiles(rows), shown, charts(folder),
-    #rows > 0 and "<h2>Summary</h2>" .. html_table({ "metric", "before", "after", "change" }, rows) or "",
+    heading(record, summary), verdict(record), compared, tiles(rows), evaluations, along, training,
     ledger(folder), '<div class="two">' .. settings(folder) .. environment(folder) .. "</div>",
     warnings(record), recipe_text(folder, record),
     "<footer>Made by Syzygy " .. escape(core.version()) .. ".</footer>",

@@ -93,8 +93,8 @@ local function single(picture, prompts)
   return table.concat(out) .. "</div>"
 end
 
--- At most `strip_steps` pictures in the order of their steps, the first and the last among them.
-local function chosen_steps(found)
+-- At most `strip_steps` pictures in the order of their steps: the first, the last, and the kept one among them.
+local function chosen_steps(found, kept)
   local all = {}
   for _, picture in pairs(found) do all[#all + 1] = picture end
   table.sort(all, function(a, b)
@@ -107,21 +107,44 @@ local function chosen_steps(found)
     if not last or last.layout.step ~= picture.layout.step then distinct[#distinct + 1] = picture end
   end
   if #distinct <= strip_steps then return distinct end
-  local out = {}
+  local out, nearest, least = {}, nil, math.huge
   for i = 0, strip_steps - 1 do
     out[i + 1] = distinct[1 + math.floor(i * (#distinct - 1) / (strip_steps - 1) + 0.5)]
+    local away = kept and math.abs(out[i + 1].layout.step - kept) or math.huge
+    if i > 0 and i < strip_steps - 1 and away < least then nearest, least = i + 1, away end
+  end
+  for _, picture in ipairs(distinct) do
+    if picture.layout.step == kept and nearest and picture ~= out[1] and picture ~= out[strip_steps] then
+      out[nearest] = picture
+    end
   end
   return out
 end
 
-local function strip(steps, prompts)
+-- One cell for each prompt: several images of one say less about the way. With one or two prompts, all their images.
+local function chosen_cells(count, prompts)
+  local first, rest, seen = {}, {}, {}
+  for i = 0, count - 1 do
+    local prompt = prompts[i + 1] or i
+    table.insert(seen[prompt] and rest or first, i)
+    seen[prompt] = true
+  end
+  for _, i in ipairs(#first < 3 and rest or {}) do first[#first + 1] = i end
+  local cells = { unpack(first, 1, math.min(strip_prompts, #first)) }
+  table.sort(cells)
+  return cells
+end
+
+local function strip(steps, prompts, kept)
   local out, count = { '<div class="strip"><table><tr><th></th>' }, math.huge
   for _, picture in ipairs(steps) do
-    out[#out + 1] = ("<th>step %d</th>"):format(picture.layout.step)
+    local is_kept = picture.layout.step == kept
+    out[#out + 1] = ("<th%s>step %d%s</th>"):format(is_kept and ' class="kept"' or "", picture.layout.step,
+      is_kept and ", kept" or "")
     count = math.min(count, picture.layout.count)
   end
   out[#out + 1] = "</tr>"
-  for i = 0, math.min(count, strip_prompts) - 1 do
+  for _, i in ipairs(chosen_cells(count, prompts)) do
     out[#out + 1] = ('<tr><th scope="row">%s</th>'):format(page.escape(prompts[i + 1] or ""))
     for _, picture in ipairs(steps) do
       out[#out + 1] = "<td>" .. pictures.cell(picture, i, "step " .. picture.layout.step) .. "</td>"
@@ -133,26 +156,30 @@ end
 
 --- The sections with pictures.
 ---@param folder string
----@return string html
+---@param record table  run.json
+---@return string compared  before and after, or the newest samples
+---@return string along     every evaluation
 ---@return string css
-function pictures.sections(folder)
+function pictures.sections(folder, record)
+  local kept = tonumber(record.kept_step)
   local found, prompts = pictures.find(folder)
-  local used, out = {}, {}
-  local steps = chosen_steps(found)
+  local used, compared, along = {}, "", ""
+  local steps = chosen_steps(found, kept)
   local before, after = found.before, found.after
   if before and after then
     used.before, used.after = before, after
-    out[1] = "<h2>Before and after, same seeds</h2>" .. pairs_of(before, after, prompts)
+    compared = ("<h2>Before and after%s, same seeds</h2>%s"):format(
+      kept and (" (step %d)"):format(after.layout.step) or "", pairs_of(before, after, prompts))
   elseif #steps > 0 then
     local last = steps[#steps]
     used[last.name] = last
-    out[1] = ("<h2>Samples at step %d</h2>%s"):format(last.layout.step, single(last, prompts))
+    compared = ("<h2>Samples at step %d</h2>%s"):format(last.layout.step, single(last, prompts))
   end
   if #steps > 2 or (#steps == 2 and not (before and after)) then
     for _, picture in ipairs(steps) do used[picture.name] = picture end
-    out[#out + 1] = "<h2>Along the way</h2>" .. strip(steps, prompts)
+    along = "<h2>Along the way</h2>" .. strip(steps, prompts, kept)
   end
-  return table.concat(out, "\n"), pictures.style(folder, used)
+  return compared, along, pictures.style(folder, used)
 end
 
 return pictures

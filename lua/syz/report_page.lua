@@ -4,9 +4,9 @@ local page = {}
 
 page.style = [[
 :root{--bg:#fbfaf8;--card:#fff;--ink:#1d1b1a;--soft:#6d6762;--line:#e6e1da;--accent:#c2571a;--before:#a39c94;
---up:#2f7d4f;--radius:12px}
+--up:#2f7d4f;--stop:#b3261e;--radius:12px}
 @media(prefers-color-scheme:dark){:root{--bg:#161514;--card:#1f1e1c;--ink:#eeebe6;--soft:#a09a92;--line:#35322e;
---accent:#ef8a4c;--before:#77716a;--up:#79c596}}
+--accent:#ef8a4c;--before:#77716a;--up:#79c596;--stop:#f2857d}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
@@ -30,20 +30,21 @@ overflow-wrap:anywhere}.tile .delta{font-size:13px;color:var(--soft);font-varian
 .key{font-size:13px;color:var(--soft)}.key i{display:inline-block;width:18px;height:4px;border-radius:2px;
 margin:0 6px 3px 0;background:var(--before)}.key i.after{background:var(--accent);margin-left:12px}
 input[type=range]{accent-color:var(--accent);width:220px;max-width:100%}
-.pairs{display:grid;grid-template-columns:repeat(auto-fill,minmax(260px,1fr));gap:18px 16px}
+.pairs{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,340px),1fr));gap:20px 18px}
 .pairs figure,.single figure{margin:0;min-width:0}
 .pair{display:grid;grid-template-columns:1fr 1fr;gap:4px}
 .cell{width:100%;background-repeat:no-repeat;border-radius:7px;background-color:var(--card)}
 .cell.pixel{image-rendering:pixelated}
 .pair .edge{height:3px;border-radius:2px;background:var(--before)}.pair .edge.after{background:var(--accent)}
 figcaption{font-size:13px;line-height:1.35;margin-top:5px;color:var(--soft);overflow-wrap:anywhere}
-.wipe .pairs{grid-template-columns:repeat(auto-fill,minmax(170px,1fr))}
+.wipe .pairs{grid-template-columns:repeat(auto-fill,minmax(200px,1fr))}
 .wipe .pair{grid-template-columns:1fr;cursor:ew-resize}.wipe .pair .edge{display:none}
 .wipe .pair .cell{grid-area:1/1}.wipe .pair .cell.after{clip-path:inset(0 0 0 var(--cut,50%))}
 .single{display:grid;grid-template-columns:repeat(auto-fill,minmax(130px,1fr));gap:14px}
-.strip{overflow-x:auto}.strip table{border-spacing:4px;border-collapse:separate;margin:-4px}
+.strip{overflow-x:auto}.strip table{border-spacing:4px;border-collapse:separate}
 .strip td{min-width:76px;width:110px;padding:0}.strip th{font-size:12px;font-weight:500;color:var(--soft);
-text-align:left;padding:0}.strip th[scope=row]{min-width:110px;max-width:180px;padding-right:8px;line-height:1.3}
+text-align:left;padding:0}.strip th.kept{color:var(--up);font-weight:600}
+.strip th[scope=row]{min-width:110px;max-width:180px;padding-right:8px;line-height:1.3}
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:14px}
 .panel{background:var(--card);border:1px solid var(--line);border-radius:var(--radius);padding:12px 12px 4px;
 min-width:0}
@@ -53,6 +54,15 @@ font-variant-numeric:tabular-nums}
 .chart{width:100%;height:auto;display:block}.chart text{font-size:10.5px;fill:var(--soft)}
 .chart .y{text-anchor:end}.chart .x{text-anchor:middle}.chart .grid{stroke:var(--line);stroke-width:1}
 .chart path{fill:none;stroke:var(--accent);stroke-width:1.8;stroke-linejoin:round}
+.chart .at text{paint-order:stroke;stroke:var(--card);stroke-width:3px}
+.chart .at line{stroke:var(--soft);stroke-dasharray:3 3}.chart .at text{font-size:10px}
+.chart .kept line{stroke:var(--up)}.chart .kept text{fill:var(--up)}
+.chart .kept circle{fill:none;stroke:var(--up);stroke-width:2}
+.chart .stopped line{stroke:var(--stop)}.chart .stopped text{fill:var(--stop)}
+.chart .level line{stroke:var(--stop);stroke-dasharray:1 3}.chart .level text{fill:var(--stop);font-size:10px}
+.panel.cause{border-color:var(--stop)}.why{font-size:12.5px;line-height:1.4;color:var(--stop);margin:2px 4px 8px}
+.verdict{border-left:3px solid var(--stop);padding:6px 0 6px 14px;margin:18px 0 0;max-width:78ch}
+.verdict.kept{border-color:var(--up)}
 .chart .raw{stroke-width:1;opacity:.3}.chart .dot{fill:var(--accent)}
 .chart .mark{fill:var(--card);stroke:var(--accent);stroke-width:2;visibility:hidden}
 .scroll{overflow-x:auto;border:1px solid var(--line);border-radius:var(--radius);background:var(--card)}

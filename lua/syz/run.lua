@@ -126,6 +126,7 @@ end
 ---@field resume boolean|nil      go on in `out`, which holds a run
 ---@field keep integer|nil        checkpoints to keep (2)
 ---@field command string|nil      as it was typed
+---@field detailed boolean|nil    the ledger also holds gradient norms and every sample's numbers
 
 --- Open a run's folder.
 ---@param opts syz.RunOptions
@@ -146,6 +147,8 @@ function run.open(opts)
   if opts.resume then self:rewind() end
   self.state = record or { name = opts.recipe.name, recipe = opts.recipe.path, started = core.unix_time() }
   self.state.status, self.state.reason = "running", nil
+  self.state.detailed = opts.detailed or self.state.detailed -- a resumed run keeps the ledger it began
+  self.detailed = self.state.detailed
   self.state.resumed_at = self.resumed and self.resumed.step or nil
   files.write_json(folder .. "/run.json", self.state)
   keep_recipe(folder, opts.recipe)

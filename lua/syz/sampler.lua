@@ -5,7 +5,8 @@ local M = {}
 
 --- Integrate from noise to the clean latent without recording gradients.
 ---@param pipe syz.Pipeline
----@param options { noise: syz.Tensor, cond: table, schedule: syz.Schedule, steps: integer|nil, guidance: number|nil,
+---@param options { noise: syz.Tensor, cond: table, schedule: syz.Schedule, steps: integer|nil,
+---  guidance: number|nil|fun(level: number): number,
 ---  on_step: nil|fun(i: integer, n: integer), visit: nil|fun(i: integer, level: number, x: syz.Tensor, v: syz.Tensor) }
 ---@return syz.Tensor  x0, shaped like noise
 function M.euler(pipe, options)
@@ -14,7 +15,9 @@ function M.euler(pipe, options)
   return core.no_grad(function()
     for i = 1, #levels - 1 do
       x = core.scope(function()
-        local v = pipe:velocity(x, levels[i], options.cond, options.guidance)
+        local guidance = options.guidance
+        if type(guidance) == "function" then guidance = guidance(levels[i]) end
+        local v = pipe:velocity(x, levels[i], options.cond, guidance)
         if options.visit then options.visit(i, levels[i], x, v) end
         return options.schedule:step(x, v, levels[i], levels[i + 1])
       end)

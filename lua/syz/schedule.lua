@@ -3,6 +3,8 @@
 -- A level is one number t. For flow matching t is sigma itself (alpha = 1 - sigma); for the variance-preserving
 -- schedule t is the fraction of the 1000 DDPM steps. Methods are written against alpha and sigma only, so that both
 -- serve. Levels may be numbers or tensors of shape {B} (one level per sample).
+local core = require "syz.core"
+
 local M = {}
 
 ---@class syz.Schedule
@@ -72,6 +74,16 @@ function Schedule:inject(x0, eps, t)
   return alpha * x0 + sigma * eps
 end
 
+--- Coordinates in which the sampler is Euler's: with x = scale y, one step is y + (time' - time) prediction. For flow
+--- matching scale is 1 and time is sigma; for VP (DDIM) scale is alpha and time is sigma / alpha.
+---@param t number
+---@return number scale, number time
+function Schedule:straight(t)
+  if self.kind == "flow" then return 1, t end
+  local alpha, sigma = self:at(t)
+  return alpha, sigma / alpha
+end
+
 --- One deterministic step from level `from` to level `to` along the model's prediction. For flow matching this is the
 --- Euler step x + (to - from) v.
 function Schedule:step(x, prediction, from, to)
@@ -112,10 +124,15 @@ function M.vp(options)
     product = product * (1 - root * root)
     abar[i] = product
   end
-  return new("vp", options, function(_, t)
-    if type(t) ~= "number" then error("the vp schedule takes one level for the whole batch, not one per sample", 3) end
+  local function at(t)
     local i = math.max(0, math.min(n, math.floor(t * n + 0.5)))
     return math.sqrt(abar[i]), math.sqrt(1 - abar[i])
+  end
+  return new("vp", options, function(_, t)
+    if type(t) == "number" then return at(t) end
+    local alpha, sigma, shape = t:totable(), {}, t:shape()
+    for i, level in ipairs(alpha) do alpha[i], sigma[i] = at(level) end
+    return core.tensor(alpha, shape), core.tensor(sigma, shape)
   end, split_vp)
 end
 

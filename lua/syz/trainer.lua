@@ -1,25 +1,32 @@
---- syz.train: align a pipeline with a method, watch it, keep the best, write the run folder.
+--- syz.train: align a pipeline with a method, watch it, stop in time, keep the best, write the run folder.
 local core = require "syz.core"
+local checkpoint = require "syz.checkpoint"
 local data = require "syz.data"
 local evaluation = require "syz.eval"
+local files = require "syz.files"
 local loop = require "syz.loop"
 local nearest = require "syz.nearest"
 local progress = require "syz.progress"
+local stop = require "syz.stop"
 
 local M = {}
 
+---@class syz.Experiment
 local Experiment = {}
 Experiment.__index = Experiment
 
 local FIELDS = {
   method = "table", prompts = "table", optimizer = "table", steps = "number", batch = "number", seed = "number",
-  eval = "table", checkpoint_every = "number", save = "string",
+  eval = "table", stop = "table", checkpoint_every = "number", save = "string", ledger = "boolean",
+  precision = "string",
 }
 
 --- Declare the experiment; nothing runs yet.
 ---@param spec { method: table, prompts: string[], optimizer: syz.Optimizer, steps: integer, batch: integer|nil,
----  seed: integer|nil, eval: table|nil, checkpoint_every: integer|nil, save: string|nil }
----  eval = { every, prompts, grid, judge, style, steps, guidance, seed, rewards, keep_best = metric name }
+---  seed: integer|nil, eval: table|nil, stop: table|nil, checkpoint_every: integer|nil, save: string|nil,
+---  ledger: boolean|nil, precision: "f32"|"bf16"|nil }
+---  eval = { every = steps between evaluations, and the fields of syz.eval }, stop = the fields of syz.stop,
+---  ledger: add gradient norms and every sample's numbers to the ledger, as `syz run --ledger` does
 function M.experiment(spec)
   local known = {}
   for field in pairs(FIELDS) do known[#known + 1] = field end
@@ -34,77 +41,194 @@ function M.experiment(spec)
   for _, key in ipairs { "method", "prompts", "optimizer", "steps" } do
     if spec[key] == nil then error("syz.train needs the field " .. key, 2) end
   end
-  return setmetatable(spec, Experiment)
+  local self = setmetatable(spec, Experiment)
+  local check = self:evaluation({}, 2)
+  if self.stop then
+    if not (self.eval and self.eval.every) then
+      error("syz.train: stop decides at evaluations; set eval.every, the steps between them", 2)
+    end
+    local names, held_out = check:names()
+    self.rule = stop.new(self.stop, names, held_out, 2)
+  end
+  return self
 end
 
 --- The evaluation with everything it can borrow from the method.
-function Experiment:evaluation()
-  local options = self.eval or {}
-  local method = self.method
-  return evaluation.new {
-    pipeline = method.pipeline, prompts = options.prompts or self.prompts, reward = method.reward,
-    control = method.control or function(_, prompt) return prompt, prompt end, judge = options.judge,
-    style = options.style, steps = options.steps, guidance = options.guidance, seed = options.seed,
-    grid = options.grid, rewards = options.rewards,
-  }
+---@param overrides table|nil  fields that replace the recipe's
+---@param level integer|nil    whose line an error names, as in error()
+---@return syz.Evaluation
+function Experiment:evaluation(overrides, level)
+  level = (level or 1) + 1
+  local every, method = self.eval and self.eval.every, self.method
+  if every and (type(every) ~= "number" or every < 1 or every % 1 ~= 0) then
+    error("eval.every must be a whole number of steps from 1", level)
+  end
+  local options = { pipeline = method.pipeline, prompts = self.prompts, reward = method.reward,
+                    control = method.control }
+  for _, fields in ipairs { self.eval or {}, overrides or {} } do
+    for key, value in pairs(fields) do options[key] = value end
+  end
+  return evaluation.new(options, level)
 end
 
-local function evaluate(check, run, step, label)
+-- Numbers that a state file can hold.
+local function storable(values)
+  local kept = {}
+  for name, value in pairs(values) do
+    if value - value == 0 then kept[name] = value end
+  end
+  return kept
+end
+
+local function sample_name(step)
+  return step == 0 and "before" or checkpoint.name(step)
+end
+
+-- In metrics.jsonl and TensorBoard the evaluation's names have a prefix: training logs a `reward` of its own.
+local function evaluate(check, run, step)
+  local label = step == 0 and "before" or ("evaluation at step %d"):format(step)
   local bar = progress.new(1, label)
-  local values, grid = check:run(function(done, total) bar.total = total bar:update(done, "sampling") end)
+  local values, grid, each = check:run(function(done, total) bar.total = total bar:update(done, "sampling") end)
   bar:done()
-  run:log(step, values)
-  run:sample(step, grid, label)
+  local logged = {}
+  for name, value in pairs(values) do logged["eval/" .. name] = value end
+  run:log(step, logged)
+  run:sample(step, grid, sample_name(step))
   grid:free()
-  return values
+  return values, each
 end
 
 --- One training step in the shape the loop wants.
 function Experiment:stepper(run)
   local size = self.batch or 16
   local batches = data.epochs(#self.prompts, size, self.seed or 42)
-  return function(step, generator)
+  return function(step, generator, update)
     local prompts = {}
     for i, index in ipairs(batches(step)) do prompts[i] = self.prompts[index] end
-    local batch = { step = step, prompts = prompts, cond = self.method.pipeline:condition(prompts) }
+    local batch = { step = step, prompts = prompts, cond = self.method.pipeline:condition(prompts),
+      update = update }
     local stats, rows = self.method:step(batch, generator)
     run:ledger(step, rows)
     return stats
   end
 end
 
-function Experiment:execute(run)
-  local started = core.clock()
-  local method, options = self.method, self.eval or {}
-  local check = self:evaluation()
-  local metrics = {}
-  local saved, done = run:latest()
-  if saved and done >= self.steps and core.file.exists(run.folder .. "/summary.json") then
-    run:warn(("the run is complete: step %d of %d; raise steps to go on"):format(done, self.steps))
-    return
+-- What a finished run would say when asked to go on, if there is nothing left to do.
+local function complete(self, saved, done, metrics, run)
+  if not saved or not core.file.exists(run.folder .. "/summary.json") then return nil end
+  if self.rule and metrics.rule and metrics.rule.stopped then
+    return ("the run is complete: stopped at step %d, %s; without `stop` it would go on"):format(
+      metrics.rule.stopped.step, metrics.rule.stopped.reason)
   end
-  for _, module in pairs(method.modules) do module:requires_grad(true) end
-  if not saved then
-    metrics.before = evaluate(check, run, 0, "before")
-    run:prompts(check.prompts)
-  end
-  local last = loop.run(run, {
-    label = method.name, steps = self.steps, seed = self.seed or 42, modules = method.modules,
+  if done < self.steps then return nil end
+  return ("the run is complete: step %d of %d; raise steps to go on"):format(done, self.steps)
+end
+
+-- The loop, with an evaluation every `eval.every` steps and at the last; `metrics` is what its checkpoints carry.
+function Experiment:train(run, check, metrics, last_step)
+  local rule, every = self.rule, self.eval and self.eval.every
+  return loop.run(run, {
+    label = self.method.name, steps = last_step, seed = self.seed or 42, modules = self.method.modules,
+    precision = self.precision,
     optimizer = self.optimizer, checkpoint_every = self.checkpoint_every or 20, step = self:stepper(run),
-    state = function() return metrics end,
-    load_state = function(extra) metrics = extra end,
+    checkpoint_start = rule ~= nil and rule.best ~= nil,
+    state = function()
+      metrics.rule = rule and rule:state() or nil
+      return metrics
+    end,
     after = function(step)
-      if options.every and step % options.every == 0 and step < self.steps then
-        metrics.latest = evaluate(check, run, step, ("step-%06d"):format(step))
-      end
+      if step ~= self.steps and not (every and step % every == 0) then return end
+      local values, each = evaluate(check, run, step)
+      metrics.latest, metrics.latest_step = storable(values), step
+      if not rule then return end
+      local best, reason = rule:observe(step, values, each)
+      if best then metrics.kept = metrics.latest end
+      return reason ~= nil, best
     end,
   })
-  local after = evaluate(check, run, last, "after")
-  local summary = {}
+end
+
+--- Give the modules the weights of the step that is kept. Returns that step: the last one when its checkpoint is lost.
+local function restore_kept(run, step, last, modules)
+  local path = ("%s/checkpoints/%s"):format(run.folder, checkpoint.name(step))
+  local ok, reason = checkpoint.verify(path)
+  if not ok then
+    run:warn(("step %d was the best, but its checkpoint is lost (%s); the model is that of step %d"):format(step,
+      reason, last))
+    return last
+  end
+  loop.restore(path, modules)
+  return step
+end
+
+-- The picture of the kept step under the name that the report looks for.
+local function name_sample(run, from, to)
+  local folder = run.folder .. "/samples/"
+  local layouts = files.read_json(folder .. "layout.json") or {}
+  if not layouts[from] or not core.file.exists(folder .. from .. ".png") then return end
+  core.file.write(folder .. to .. ".png", core.file.read(folder .. from .. ".png"))
+  layouts[to] = layouts[from]
+  files.write_json(folder .. "layout.json", layouts)
+end
+
+-- One line for the person, and the same facts in run.json.
+local function announce(run, rule, kept, last)
+  local parts = {}
+  if rule.stopped then parts[1] = ("stopped at step %d: %s"):format(rule.stopped.step, rule.stopped.reason) end
+  if rule.best then
+    parts[#parts + 1] = kept == last and "the model is that of the last step" or kept == 0
+      and "no step was better than the start: the model is the one before training"
+      or ("the model is that of step %d, the best of %d"):format(kept, last)
+  end
+  run.state.stopped, run.state.kept_step = rule.stopped, rule.keep and kept or nil
+  if #parts > 0 then progress.note(table.concat(parts, "; "), rule.stopped and "yellow" or nil) end
+end
+
+function Experiment:finish(run, check, metrics, last, started)
+  local rule, kept, after = self.rule, last, metrics.latest
+  if metrics.latest_step ~= last then after = storable((evaluate(check, run, last))) end
+  if rule and rule.best and rule.best.step ~= last then
+    kept = restore_kept(run, rule.best.step, last, self.method.modules)
+    if kept ~= last then after = kept == 0 and metrics.before or metrics.kept end
+  end
+  local summary = { seconds = core.clock() - started, steps = last }
   for name, value in pairs(after) do summary[name] = { before = metrics.before[name], after = value } end
-  summary.seconds, summary.steps = core.clock() - started, last
+  if rule then
+    summary.kept_step = rule.keep and kept or nil
+    if rule.stopped then summary.stopped_step, summary.stop_reason = rule.stopped.step, rule.stopped.reason end
+    announce(run, rule, kept, last)
+  end
+  name_sample(run, sample_name(kept), "after")
   run:summary(summary)
-  method.pipeline:save(run.folder .. "/model", { transformer_only = true })
+  self.method.pipeline:save(run.folder .. "/model", { transformer_only = true })
+end
+
+function Experiment:execute(run)
+  local started, rule = core.clock(), self.rule
+  local check = self:evaluation()
+  local saved, done = run:latest()
+  local metrics = saved and loop.state(saved).extra or {}
+  local said = complete(self, saved, done, metrics, run)
+  if said then
+    run:warn(said)
+    return
+  end
+  run.state.stopped, run.state.kept_step = nil, nil
+  for _, module in pairs(self.method.modules) do module:requires_grad(true) end
+  self.method.ledger = self.ledger or run.detailed
+  if not saved then
+    local values, each = evaluate(check, run, 0)
+    metrics.before = storable(values)
+    run:prompts(check.texts)
+    if rule then rule:start(values, each) end
+  elseif rule then
+    rule:load(metrics.rule or { before = metrics.before, peaks = {} })
+    if rule.best then checkpoint.pin(run.folder, rule.best.step) end
+  end
+  run.state.guards = rule and rule:limits()
+  local ended = rule and rule.stopped and done or self.steps -- a stop that was saved, but not yet acted upon
+  local last = self:train(run, check, metrics, ended)
+  self:finish(run, check, metrics, last, started)
 end
 
 return M

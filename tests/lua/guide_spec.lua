@@ -4,9 +4,9 @@ local srpo = require "syz.methods.srpo"
 
 local FOLDER = "tests/models/data/pipeline"
 
---- The Lua block of the guide that contains `words`.
-local function block(words)
-  for code in syz.file.read("docs/recipes.md"):gmatch "```lua\n(.-)```" do
+--- The Lua block of a page that contains `words`.
+local function block(words, page)
+  for code in syz.file.read(page or "docs/recipes.md"):gmatch "```lua\n(.-)```" do
     if code:find(words, 1, true) then return code end
   end
   error("the guide has no block with " .. words)
@@ -66,6 +66,31 @@ describe("the recipe guide", function()
       control = fields.control }
     assert.equal(0.25, method.lambda(0.5))
     assert.equal(0.4, method.kappa.denoise(0.8))
+  end)
+
+  it("has aggregates, jumps and mixes that train", function()
+    local fields = evaluate("return {" .. block "aggregate = { levels = 2" .. "}")
+    local vignette = evaluate(block "vignette:relative" .. "return vignette")
+    local pipe = load_pipeline()
+    local method = syz.methods.direct_align { pipeline = pipe, aggregate = fields.aggregate, jump = fields.jump,
+      reward = syz.reward_mix { { name = "dark", reward = vignette, weight = 0.5 } } }
+    local stats, ledger, norm = one_step(method)
+    assert.equal(60, ledger[1].k)
+    assert.equal(2, #ledger)
+    assert.is_true(norm > 0 and stats.pull_dark > 0)
+  end)
+
+  it("has a stop rule that the evaluation of the emoji world can feed", function()
+    local code = block("stop = {", "docs/stopping.md")
+    local spec = evaluate("return {" .. code:match "stop = (%b{})":sub(2))
+    local rule = require("syz.stop").new(spec, { "held_out", "judge_style_probability", "judge_subject_accuracy",
+      "diversity", "saturation", "reward", "sgp" }, { "held_out", "judge_style_probability" })
+    rule:start { held_out = 0, judge_style_probability = 0, sgp = 0, judge_subject_accuracy = 0.9, diversity = 2,
+      saturation = 0.5 }
+    local limits = rule:limits()
+    assert.near(0.8, limits.judge_subject_accuracy, 1e-12)
+    assert.near(1.7, limits.diversity, 1e-12)
+    assert.near(0.65, limits.saturation, 1e-12)
   end)
 
   it("declares options that take what it says they take", function()

@@ -97,6 +97,51 @@ describe("a report", function()
     assert.equal(1, charts)
   end)
 
+  it("shows evaluations apart from training, where the run stopped, and which step was kept", function()
+    local opened = assert(run.open { out = folder, recipe = {
+      name = "toy", path = "toy.lua", source = "", required = {}, values = {}, declared = {} } })
+    for step = 0, 30, 10 do
+      local name = step == 0 and "before" or nil
+      core.scope(function() opened:sample(step, core.full({ 4, 4, 4, 3 }, step / 30), name) end)
+      opened:log(step, { ["eval/sgp"] = step, ["eval/reward"] = step * 2, ["eval/held"] = -((step - 10) ^ 2) })
+      opened:log(step + 1, { reward = 7 + step })
+    end
+    core.file.write(folder .. "/samples/after.png", core.file.read(folder .. "/samples/step-000010.png"))
+    local layouts = files.read_json(folder .. "/samples/layout.json")
+    layouts.after = layouts["step-000010"]
+    files.write_json(folder .. "/samples/layout.json", layouts)
+    opened:prompts { "cat", "cat", "dog", "<cow>" }
+    opened.state.kept_step, opened.state.guards = 10, { held = -200 }
+    opened.state.stopped = { step = 30, reason = "held <fell>", reasons = { held = "held <fell>" } }
+    opened:summary { sgp = { before = 0, after = 10 } }
+    opened:close("finished")
+    local html = assert(core.file.read(assert(report.write(folder))))
+    local function count(words)
+      local n, at = 0, 1
+      while true do
+        local _, stop = html:find(words, at, true)
+        if not stop then return n end
+        n, at = n + 1, stop + 1
+      end
+    end
+    assert.equal(1, count "<b>Stopped at step 30:</b> held &lt;fell&gt;. <b>The model is that of step 10.</b>")
+    assert.equal(1, count "Before and after (step 10), same seeds")
+    assert.equal(1, count "step 10, kept")
+    assert.equal(4, count "<svg") -- three evaluated metrics, one of training
+    assert.equal(4, count '<g class="at stopped"><title>stopped at step 30: held &lt;fell&gt;</title>')
+    assert.equal(4, count '<g class="at kept">')
+    assert.equal(1, count '<div class="panel cause"><header><b>held</b>')
+    assert.equal(1, count '<p class="why">held &lt;fell&gt;</p>')
+    assert.equal(1, count '<g class="level">')
+    assert.equal(0, count "eval/")
+    local evaluated, trained = html:find("Evaluations on fixed", 1, true), html:find("<h2>Training", 1, true)
+    assert.is_true(evaluated < trained)
+    local _, before_first = html:sub(1, html:find("<b>sgp</b>", 1, true)):gsub('<div class="panel', "")
+    assert.equal(1, before_first) -- what was optimised comes first
+    assert.equal(3, count 'th scope="row"') -- the way of each prompt, once
+    assert.is_nil(html:find("<details open", 1, true))
+  end)
+
   it("takes nothing from a stranger's run as markup", function()
     local html = a_run(3)
     local _, scripts = html:gsub("<script>", "")

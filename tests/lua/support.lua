@@ -41,6 +41,19 @@ function support.syz(folder, arguments)
   return math.floor(result / 256), stdout, stderr
 end
 
+--- Write a CLIPModel folder of a few thousand random parameters, with the tokenizer of the reference pipeline.
+function support.clip(folder, seed)
+  local tokenizer = "tests/models/data/pipeline/tokenizer"
+  local config = core.model.load("tests/models/data/clip_a"):config()
+  config.text_config.vocab_size, config.text_config.max_position_embeddings = core.tokenizer(tokenizer):size(), 16
+  config.text_config.eos_token_id = core.tokenizer(tokenizer):specials().eos
+  local model = core.model.create(config)
+  model:init(seed)
+  model:save(folder)
+  require("syz.data").copy_folder(tokenizer, folder)
+  return folder
+end
+
 --- The lines of a text.
 function support.lines(content)
   local lines = {}

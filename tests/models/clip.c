@@ -139,12 +139,63 @@ static void old_buffers_are_ignored(void **state) {
     reference_close(&c);
 }
 
+static reference_case embedded_case; /* of the two tests below; check_gradients passes inputs only */
+static syz_tensor *embedded_ids;
+
+static syz_tensor *embedded_features(syz_tensor *const in[]) {
+    syz_tensor *arguments[2] = {in[0], embedded_ids}, *out = NULL;
+    int n;
+    syz_model_call(embedded_case.model, "text_features_from_embeddings", arguments, 2, &out, 1, &n);
+    return out;
+}
+
+static syz_tensor *token_embeddings(const char *name) {
+    embedded_case = reference_open(name);
+    embedded_ids = reference_get(&embedded_case, "input_ids");
+    syz_tensor *table = NULL;
+    for (int64_t i = 0; i < syz_model_param_count(embedded_case.model); i++)
+        if (strstr(syz_model_param_name(embedded_case.model, i), "token_embedding.weight"))
+            table = syz_model_param(embedded_case.model, i);
+    assert_non_null(table);
+    return syz_embedding(table, embedded_ids);
+}
+
+/* Both rules for the end of a text: clip_text_b has a true eos_token_id, clip_a the historical one. */
+static void embeddings_of_tokens_give_their_features(void **state) {
+    (void)state;
+    static const char *const cases[] = {"clip_text_b", "clip_a"};
+    for (int k = 0; k < 2; k++) {
+        syz_tensor *x = token_embeddings(cases[k]), *features;
+        call(embedded_case.model, "text_features", &embedded_ids, 1, &features, 1);
+        reference_same(embedded_features(&x), features);
+        /* of the ids only the ends count: another first token changes the features of ids, not those of embeddings */
+        embedded_ids = syz_copy(embedded_ids);
+        syz_i64(embedded_ids)[0] = syz_i64(embedded_ids)[0] == 1 ? 3 : 1;
+        reference_same(embedded_features(&x), features);
+        syz_tensor *others;
+        call(embedded_case.model, "text_features", &embedded_ids, 1, &others, 1);
+        assert_true(check_error(others, features) > 1e-3);
+        reference_close(&embedded_case);
+    }
+}
+
+static void embeddings_receive_gradients(void **state) {
+    (void)state;
+    syz_tensor *x = syz_copy(token_embeddings("clip_a"));
+    syz_set_requires_grad(x, true);
+    check_gradients(embedded_features, &x, 1, 1e-2, 1e-2);
+    reference_close(&embedded_case);
+}
+
 static void wrong_inputs_are_named(void **state) {
     (void)state;
     reference_case c = reference_open("clip_a");
     syz_tensor *longer = syz_zeros(SYZ_I64, SYZ_SHAPE(1, 10)), *out;
     syz_tensor *outside = syz_full(SYZ_I64, SYZ_SHAPE(1, 4), 48), *pixels = syz_zeros(SYZ_F32, SYZ_SHAPE(1, 3, 12, 12));
+    syz_tensor *unlike[2] = {syz_zeros(SYZ_F32, SYZ_SHAPE(1, 3, 5)), syz_zeros(SYZ_I64, SYZ_SHAPE(1, 4))};
     int n;
+    check_fails_with(syz_model_call(c.model, "text_features_from_embeddings", unlike, 2, &out, 1, &n), SYZ_ESHAPE,
+                     "inputs_embeds must be [1,4,");
     check_fails_with(syz_model_call(c.model, "text_features", &longer, 1, &out, 1, &n), SYZ_ESHAPE, "up to 9");
     check_fails_with(syz_model_call(c.model, "text_features", &outside, 1, &out, 1, &n), SYZ_EINVAL, "48");
     check_fails_with(syz_model_call(c.model, "image_features", &pixels, 1, &out, 1, &n), SYZ_ESHAPE, "[N,12,12,3]");
@@ -159,6 +210,8 @@ int main(void) {
         CHECK_TEST(both_towers),
         CHECK_TEST(checkpointing_changes_nothing),
         CHECK_TEST(old_buffers_are_ignored),
+        CHECK_TEST(embeddings_of_tokens_give_their_features),
+        CHECK_TEST(embeddings_receive_gradients),
         CHECK_TEST(wrong_inputs_are_named),
     };
     return cmocka_run_group_tests(tests, temporary_setup, temporary_teardown);

@@ -121,6 +121,37 @@ static void bf16_where_the_processor_has_it(void **state) {
     check_fails(syz_set_matmul_precision(SYZ_I32), SYZ_EDTYPE);
 }
 
+/* A weight's kept rounding: the same bits as a fresh conversion, forward and backward, and anew after every way in
+ * which values change. */
+static void kept_roundings_follow_the_weight(void **state) {
+    (void)state;
+    syz_tensor *weight = check_leaf(SYZ_SHAPE(48, 64), 1), *x = check_leaf(SYZ_SHAPE(40, 64), 2), *y[2], *dx[2];
+    syz_adamw *optimizer;
+    syz_ema *ema;
+    assert_int_equal(syz_set_matmul_precision(SYZ_BF16), SYZ_OK);
+    syz_keep_rounded(weight);
+    syz_adamw_options options = {.lr = 0.1, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8};
+    assert_int_equal(syz_adamw_create(&optimizer, &weight, 1, options), SYZ_OK);
+    assert_int_equal(syz_ema_create(&ema, &weight, 1), SYZ_OK);
+    for (int change = 0; change < 5; change++) {
+        if (change == 1) assert_int_equal(syz_adamw_step(optimizer, 0.1), SYZ_OK);
+        if (change == 2) syz_ema_swap(ema);
+        if (change == 3) assert_int_equal(syz_assign(weight, check_randn(SYZ_SHAPE(48, 64), 3)), SYZ_OK);
+        if (change == 4) syz_f32(weight)[0] += 1, syz_touch(weight);
+        for (int fresh = 0; fresh < 2; fresh++) {
+            syz_set_grad(x, NULL);
+            y[fresh] = syz_linear(x, fresh ? syz_copy(weight) : weight, NULL);
+            assert_int_equal(syz_backward(syz_sum(y[fresh], SYZ_SHAPE(0, 1), false), NULL), SYZ_OK);
+            dx[fresh] = syz_copy(x->grad);
+        }
+        check_close(y[0], y[1], 0);
+        check_close(dx[0], dx[1], 0);
+    }
+    syz_adamw_free(optimizer);
+    syz_ema_free(ema);
+    assert_int_equal(syz_set_matmul_precision(SYZ_F32), SYZ_OK);
+}
+
 static void mismatches_are_named(void **state) {
     (void)state;
     syz_tensor *a = check_randn(SYZ_SHAPE(2, 3), 1), *b = check_randn(SYZ_SHAPE(2, 4), 2);
@@ -141,6 +172,7 @@ int main(void) {
         CHECK_TEST(large_products_repeat),
         CHECK_TEST(empty_products),
         CHECK_TEST(bf16_where_the_processor_has_it),
+        CHECK_TEST(kept_roundings_follow_the_weight),
         CHECK_TEST(mismatches_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,6 +27,20 @@ for delay in 0.3 0.6 0.9 1.3; do
     fail "the metrics of the resumed run list other steps (killed after $delay s)"
 done
 
+# GRPO has more to lose: a reference copy, a window that moves with the step, two updates of one rollout.
+grpo=(--quiet --set method=grpo --set steps=12)
+"$syz" run $recipe "${grpo[@]}" --out "$folder/grpo" >/dev/null
+"$syz" run $recipe "${grpo[@]}" --out "$folder/grpo-killed" >/dev/null 2>&1 &
+for _ in $(seq 200); do
+  [ -d "$folder/grpo-killed/checkpoints" ] && [ -n "$(ls "$folder/grpo-killed/checkpoints")" ] && break
+  sleep 0.02
+done
+kill -9 $! 2>/dev/null || true
+wait $! 2>/dev/null || true
+"$syz" run $recipe "${grpo[@]}" --out "$folder/grpo-killed" --resume >/dev/null || fail "resume of grpo"
+[ "$(weights "$folder/grpo-killed")" = "$(weights "$folder/grpo")" ] || fail "the resumed weights of grpo differ"
+cmp -s "$folder/grpo-killed/ledger.jsonl" "$folder/grpo/ledger.jsonl" || fail "the resumed ledger of grpo differs"
+
 "$syz" run $recipe --quiet --set steps=500 --out "$folder/terminated" >/dev/null 2>&1 &
 sleep 1.5
 kill -TERM $!

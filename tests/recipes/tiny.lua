@@ -1,9 +1,10 @@
--- SRPO on a random pipeline of a few thousand parameters, with a reward written in tensor operations: what the resume
--- test runs. A few seconds on one core.
+-- SRPO or GRPO on a random pipeline of a few thousand parameters, with a reward written in tensor operations: what the
+-- resume test runs. A few seconds on one core.
 local syz = require "syz"
 local opt = syz.options {
   model = { "tests/models/data/pipeline", "pipeline folder" }, steps = { 6, "optimizer steps" },
-  lr = { 1e-3, "learning rate" }, poison = { 0, "step from which the reward is NaN; 0 for never" },
+  method = { "srpo", "srpo or grpo", { "srpo", "grpo" } }, lr = { 1e-3, "learning rate" },
+  poison = { 0, "step from which the reward is NaN; 0 for never" },
 }
 
 -- Scores are a linear map of the mean colour that depends on the text's length.
@@ -27,12 +28,27 @@ function reward:relative(images, wanted, unwanted, kappa)
   return value
 end
 
+local pipe = syz.pipeline(opt.model, { size = { 16, 16 } })
+local control = { positive = { "Real" }, negative = { "Flat", "Painted" } }
+local methods = {}
+
+function methods.srpo()
+  return syz.methods.srpo {
+    pipeline = pipe, reward = reward, control = control, schedule = syz.schedule.flow { steps = 3, shift = 3 },
+    rollout_steps = 3,
+  }
+end
+
+-- With everything that a resumed run could get wrong: a reference, a moving window, several updates of one rollout.
+function methods.grpo()
+  return syz.methods.grpo {
+    pipeline = pipe, reward = reward, form = "flow", rollout_steps = 4, shift = 3, group = 4, kl = 0.5, clip = 0.1,
+    window = { size = 2, every = 2 }, updates = 2, relative = { control = control, kappa = 0.5 },
+  }
+end
+
 return syz.train {
-  method = syz.methods.srpo {
-    pipeline = syz.pipeline(opt.model, { size = { 16, 16 } }), reward = reward,
-    control = { positive = { "Real" }, negative = { "Flat", "Painted" } },
-    schedule = syz.schedule.flow { steps = 3, shift = 3 }, rollout_steps = 3,
-  },
+  method = methods[opt.method](),
   prompts = { "a red cat", "two dogs", "a green hat" }, batch = 2,
   optimizer = syz.adamw { lr = opt.lr, clip = 1 }, steps = opt.steps, checkpoint_every = 2,
   eval = { every = 3, grid = 2, steps = 2 },

@@ -40,7 +40,11 @@ _syz() {
     *) return ;;
   esac
   case $before in
-    --out|--config|--model|--reward|--transformer|--resume) COMPREPLY=($(compgen -f -- "$word")); return ;;
+    --checkpoint)
+      COMPREPLY=($(compgen -W "best newest $(cd -- "${COMP_WORDS[2]}/checkpoints" 2>/dev/null && ls)" -- "$word"))
+      return ;;
+    --out|--config|--model|--reward|--images|--prompts|--tokens|--transformer|--resume)
+      COMPREPLY=($(compgen -f -- "$word")); return ;;
   esac
   case $word in
     -*) COMPREPLY=($(compgen -W "$flags" -- "$word")) ;;

@@ -22,6 +22,7 @@ local command = {
     { name = "out", short = "o", value = "DIR", help = "the run's folder (default runs/<recipe>-<date>-<time>)" },
     { name = "resume", value = "DIR", optional = true, help = "go on with an interrupted run (default: the newest)",
       accepts = function(word) return core.file.exists(word) == "folder" end },
+    { name = "ledger", help = "a detailed ledger: gradient norm of each branch, numbers of each sample" },
     { name = "keep", value = "N", kind = "integer", help = "checkpoints to keep (default 2)" },
   },
   examples = {
@@ -150,6 +151,7 @@ function command.run(given)
   local opened
   opened, reason = run.open {
     recipe = loaded, out = folder, resume = given.resume ~= nil, keep = given.keep, command = given.command,
+    detailed = given.ledger,
   }
   if not opened then return cli.fail(reason, cli.misused) end
   local from = opened.resumed and (" from step %d"):format(opened.resumed.step) or ""

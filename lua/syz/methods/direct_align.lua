@@ -2,9 +2,15 @@
 --- clean image with the same noise, and push any reward through it.
 --
 -- The recovered image is x0 -/+ dsigma/(1-r) (v - v*): the model's prediction replaces only a small share of the known
--- noise, so the image is sharp and the gradient bounded at every level (docs/methods.md).
+-- noise, so the image is sharp and the gradient bounded at every level (docs/methods.md). In the design space of
+-- backprop.lua the reward sees the image recovered with the noise prior, one level is active, and its weight is
+-- (r - h)/(1 - r).
+local aggregate = require "syz.aggregate"
+local backprop = require "syz.methods.backprop"
 local core = require "syz.core"
 local discount = require "syz.discount"
+local fields = require "syz.fields"
+local offline = require "syz.offline"
 local sampler = require "syz.sampler"
 local schedule = require "syz.schedule"
 
@@ -23,48 +29,70 @@ end
 --- Clean latents to start from: a rollout of the current model, or real images when the method trains offline.
 ---@return syz.Tensor x0, syz.Tensor eps
 function M.start(self, batch, generator)
-  local eps = M.draw_noise(self, #batch.prompts, generator)
+  local eps = backprop.draw_noise(self, #batch.prompts, generator)
   if self.offline then
     local images = self.offline(batch.prompts, generator)
     return core.no_grad(core.scope, function() return self.pipeline:encode(images) end), eps
   end
+  local guidance = self.rollout_guidance
   local x0 = sampler.euler(self.pipeline, {
     noise = eps, cond = batch.cond, schedule = self.schedule, steps = self.rollout_steps,
-    guidance = self.rollout_guidance,
+    guidance = type(guidance) == "function" and function(level)
+      return backprop.guidance(guidance, self.schedule, level, batch.step)
+    end or guidance,
   })
   return x0, eps
 end
 
-function M.draw_noise(self, batch, generator)
-  if self.noise == "shared" then
-    local one = self.pipeline:noise(generator, 1)
-    local shape = one:shape()
-    shape[1] = batch
-    return one:broadcast_to(shape)
+local FIELDS = {
+  window = "string|table", timesteps = "integer", ratio = "number|function", jump = "integer|function",
+  dsigma = "number|function", lambda = "any", offline = "string|function", aggregate = "integer|table|function",
+  spacing = "integer",
+}
+
+-- The jump in indices, as a number or a function of the training step, from one of the three ways to say it.
+local function jump_of(options, levels, T, name)
+  local given = {}
+  for _, key in ipairs { "dsigma", "jump", "ratio" } do
+    if options[key] ~= nil then given[#given + 1] = key end
   end
-  return self.pipeline:noise(generator, batch)
+  if #given > 1 then error(("%s: %s and %s say the same thing, give one"):format(name, given[1], given[2]), 4) end
+  local key = given[1] or "ratio"
+  local spacing = math.abs(levels[0] - levels[T - 1]) / (T - 1)
+  local convert = {
+    jump = function(k) return math.floor(k) end,
+    ratio = function(r) return schedule.jump(r, T) end,
+    dsigma = function(d) return math.max(1, math.floor(d / spacing + 0.5)) end,
+  }
+  local read = fields.setting(options[key] or 0.9, ("%s: %s"):format(name, key), function(value)
+    local k = convert[key](value)
+    return k >= 1 and k < T, ("it makes a jump of %g indices, 1 to %d are possible"):format(k, T - 1)
+  end)
+  if type(options[key]) == "function" then return function(step) return convert[key](read(step)) end end
+  return convert[key](read())
 end
 
 --- Fields that Direct-Align and SRPO share, checked and completed.
-function M.settings(options, name)
-  for _, key in ipairs { "pipeline", "reward" } do
-    if not options[key] then error(("%s needs the field %s"):format(name, key), 3) end
+---@param extra table<string, string>|nil   the method's own fields
+function M.settings(options, name, extra)
+  local spec = {}
+  for _, list in ipairs { FIELDS, extra or {} } do
+    for key, kinds in pairs(list) do spec[key] = kinds end
   end
-  local self = {}
-  for key, value in pairs(options) do self[key] = value end
-  self.schedule = options.schedule or self.pipeline.schedule
-  self.pipeline.schedule = self.schedule
+  local train_guidance = type(options) == "table" and options.train_guidance == nil
+  local self = backprop.settings(options, name, spec, nil, 4)
+  if train_guidance then self.train_guidance = 3.5 end
   self.T = options.timesteps or 1000
-  self.levels = self.schedule:window(options.window or { 5, 25 }, self.T)
-  self.rollout_steps = options.rollout_steps or self.schedule.steps
-  self.rollout_guidance = options.rollout_guidance or 1
-  self.train_guidance = options.train_guidance or 3.5
-  self.k = options.jump or schedule.jump(options.ratio or 0.9, self.T)
-  self.noise = options.noise or "per_sample"
-  if self.noise ~= "per_sample" and self.noise ~= "shared" then
-    error(('noise must be "per_sample" or "shared", not %q'):format(tostring(self.noise)), 3)
+  if self.T < 20 then error(("%s: timesteps must be at least 20, not %d"):format(name, self.T), 3) end
+  self.levels = self.schedule:window(aggregate.window(options.window or { 5, 25 }, name), self.T)
+  self.k = jump_of(options, self.levels, self.T, name)
+  self.count, self.by = aggregate.resolve(options.aggregate, name)
+  self.spacing = options.spacing or math.floor(self.T / 20)
+  if self.by and (options.lambda ~= nil or options.threshold ~= nil) then
+    error(("%s: aggregate as a function decides the weights; leave out lambda and threshold"):format(name), 3)
   end
-  self.modules = { transformer = self.pipeline.transformer }
+  self.lambda = discount.resolve(options.lambda or 1, "lambda")
+  self.offline = options.offline and offline.resolve(options.offline, self.pipeline)
   return self
 end
 
@@ -82,33 +110,79 @@ function M.draw(self, batch, generator)
   return list
 end
 
---- Window indices of one direction for a list of draws.
-function M.indices(self, draws, direction, offset)
-  local from, to, position = {}, {}, {}
+--- Window indices of one direction for a list of draws, `offset` indices further to the clean side.
+---@return integer[] from, integer[] to, number[] position, integer[] m, integer[] jump
+function M.indices(self, draws, direction, offset, step)
+  local from, to, position, ms, jumps = {}, {}, {}, {}, {}
+  local k = type(self.k) == "function" and self.k(step) or self.k
   for i, m in ipairs(draws) do
     m = math.max(5, math.min(self.T - 5, m - (offset or 0)))
-    local pair = schedule.pair(m, self.k, self.T)[direction]
+    local choice = schedule.pair(m, k, self.T)
+    local pair = choice[direction]
     from[i], to[i], position[i] = pair.from, pair.to, pair.kappa / (self.T - 1)
+    ms[i], jumps[i] = m, choice.jump
   end
-  return from, to, position
+  return from, to, position, ms, jumps
+end
+
+-- What every sample of the batch did, for the detailed ledger.
+local function samples(self, from, to, position, ms, jumps)
+  local list = {}
+  for i in ipairs(from) do
+    list[i] = { m = ms[i], k = jumps[i], t = position[i] }
+    local _, high = self.schedule:at(self.levels[from[i]])
+    local _, low = self.schedule:at(self.levels[to[i]])
+    list[i].from, list[i].to = high, low
+  end
+  return core.array(list)
+end
+
+--- The views of one direction: the image recovered at each of the aggregated levels.
+---@param x0 syz.Tensor
+---@param eps syz.Tensor
+---@param draws integer[]
+---@param direction "denoise"|"inversion"
+---@param score nil|fun(images: syz.Tensor, positions: number[], row: table): syz.Tensor
+---@return syz.View[] views, syz.Tensor[] sigmas   levels of each view, {B}
+function M.views(self, batch, x0, eps, draws, direction, score)
+  local views, sigmas = {}, {}
+  for i = 1, self.count do
+    local from, to, position, ms, jumps = M.indices(self, draws, direction, (i - 1) * self.spacing, batch.step)
+    local weight = {}
+    for b, t in ipairs(position) do weight[b] = self.lambda(t) end
+    local row = { branch = direction, m = ms[1], k = jumps[1], lambda = weight[1] }
+    local _, high = self.schedule:at(self.levels[from[1]])
+    local _, low = self.schedule:at(self.levels[to[1]])
+    row.from, row.to = high, low
+    if self.ledger then row.samples = samples(self, from, to, position, ms, jumps) end
+    local source, target = M.level(self, from), M.level(self, to)
+    local _, sigma = self.schedule:at(source)
+    sigmas[i] = sigma:reshape({ #from })
+    views[i] = {
+      row = row, weight = weight, share = 1 / self.count,
+      image = function()
+        local guidance = backprop.guidance(self.train_guidance, self.schedule, source, batch.step)
+        return M.recover(self.pipeline, x0, eps, source, target, batch.cond, guidance)
+      end,
+      score = score and function(images) return score(images, position, row) end,
+    }
+  end
+  if self.by then backprop.aggregate(self, batch, self.by, views, sigmas) end
+  return views
 end
 
 local DirectAlign = {}
 DirectAlign.__index = DirectAlign
 
 --- Direct-Align with any reward, aggregated over a window of levels.
----@param options { pipeline: syz.Pipeline, reward: table, schedule: syz.Schedule|nil, window: table|nil,
----  aggregate: integer|nil, spacing: integer|nil, lambda: any, jump: integer|nil, ratio: number|nil,
----  rollout_steps: integer|nil, rollout_guidance: number|nil, train_guidance: number|nil, noise: string|nil,
----  threshold: number|nil }
----  aggregate: how many neighbouring levels share one update; lambda: discount of each (1 unless given)
+---@param options { pipeline: syz.Pipeline, reward: table, schedule: syz.Schedule|nil, window: string|table|nil,
+---  timesteps: integer|nil, aggregate: integer|table|function|nil, spacing: integer|nil, lambda: any,
+---  jump: integer|function|nil, ratio: number|function|nil, dsigma: number|function|nil, rollout_steps: integer|nil,
+---  rollout_guidance: number|function|nil, train_guidance: number|function|nil, noise: string|nil,
+---  threshold: number|nil, offline: string|function|nil }
+---  aggregate: how many neighbouring levels share one update, or a function of their rewards; lambda: discount of each
 function M.new(options)
-  local self = setmetatable(M.settings(options, "direct_align"), DirectAlign)
-  self.name = "direct_align"
-  self.n = options.aggregate or 1
-  self.spacing = options.spacing or math.floor(self.T / 20)
-  self.lambda = discount.resolve(options.lambda or 1, "lambda")
-  return self
+  return setmetatable(M.settings(options, "direct_align"), DirectAlign)
 end
 
 --- One step. The aggregate sum of lambda(t_i) r_i is differentiated level by level, so that memory does not grow with
@@ -118,25 +192,7 @@ end
 function DirectAlign:step(batch, generator)
   local x0, eps = M.start(self, batch, generator)
   local draws = M.draw(self, #batch.prompts, generator)
-  local stats, ledger = { loss = 0, reward = 0 }, {}
-  for i = 1, self.n do
-    core.scope(function()
-      local from, to, position = M.indices(self, draws, "denoise", (i - 1) * self.spacing)
-      local xhat = M.recover(self.pipeline, x0, eps, M.level(self, from), M.level(self, to), batch.cond,
-        self.train_guidance)
-      local reward = self.reward:score(self.pipeline:decode(xhat), batch.prompts)
-      local weight = {}
-      for b, t in ipairs(position) do weight[b] = self.lambda(t) end
-      local objective = (reward * core.tensor(weight)):mean() / self.n
-      local loss = self.threshold and (self.threshold - objective):relu() or -objective
-      loss:backward()
-      stats.loss = stats.loss + loss:item()
-      stats.reward = stats.reward + reward:mean():item() / self.n
-      ledger[#ledger + 1] = { branch = "denoise", m = draws[1], from = self.levels[from[1]], to = self.levels[to[1]],
-        lambda = weight[1], reward = reward:mean():item() }
-    end)
-  end
-  return stats, ledger
+  return backprop.update(self, batch, M.views(self, batch, x0, eps, draws, "denoise"))
 end
 
 M.DirectAlign = DirectAlign

@@ -1,6 +1,7 @@
 --- CLIP-like rewards: cosine between image and text features (HPSv2.1, PickScore, CLIP score, the emoji reward).
 local core = require "syz.core"
 local data = require "syz.data"
+local learned = require "syz.learned_tokens"
 
 local M = {}
 
@@ -40,13 +41,37 @@ function Reward:text(texts)
   -- one at a time, so that a text's features do not depend on its company (resumed runs are exact)
   for _, text in ipairs(missing) do
     core.no_grad(core.scope, function()
-      local features = self.model:text_features((self.tokenizer:batch({ text }, self.length))):normalize(1e-12)
-      self.cache[text] = features:keep()
+      self.cache[text] = self:encode({ text }):keep()
     end)
   end
   local rows = {}
   for i, text in ipairs(texts) do rows[i] = self.cache[text] end
   return data.stack(rows)
+end
+
+--- Unit text features [B,P], computed anew; gradients flow to the text tower, and to learned tokens where they occur.
+---@param texts string[]
+function Reward:encode(texts)
+  local features
+  if self.learned and next(self.learned) then
+    features = self.model:text_features_from_embeddings(learned.embed(self, texts, self.learned))
+  else
+    features = self.model:text_features((self.tokenizer:batch(texts, self.length)))
+  end
+  return features:normalize(1e-12)
+end
+
+--- From now on these names in a text stand for learned tokens (control tokens; textual inversion).
+---@param embeddings table<string, syz.Tensor>   "<name>" -> [n, width of the text tower]
+function Reward:learn(embeddings)
+  self.learned = self.learned or {}
+  for name, tensor in pairs(embeddings) do
+    learned.check(self, name, tensor)
+    self.learned[name] = tensor
+    for text in pairs(self.cache) do
+      if text:find(name, 1, true) then self.cache[text] = nil end
+    end
+  end
 end
 
 --- Unit image features [B,P]; gradients flow to the images.
@@ -78,6 +103,22 @@ function Reward:mixed(images, wanted, unwanted, k)
   return k * self:pair(features, wanted) + (1 - k) * self:pair(features, unwanted)
 end
 
+--- Write the model into another folder, with the tokenizer and whatever else lay beside it, so that M.load reads it.
+---@param folder string
+function Reward:save(folder)
+  if core.file.exists(folder) and core.file.real(folder) == core.file.real(self.folder) then
+    error(("%s is the folder this reward was loaded from: save it elsewhere"):format(folder), 2)
+  end
+  core.file.mkdir(folder)
+  for _, name in ipairs(core.file.list(self.folder)) do
+    local weights = name:match("%.safetensors$") or name:match("%.bin$") or name:match("%.index%.json$")
+    if not weights and core.file.exists(self.folder .. "/" .. name) == "file" then
+      core.file.write(folder .. "/" .. name, core.file.read(self.folder .. "/" .. name))
+    end
+  end
+  self.model:save(folder)
+end
+
 --- Load a CLIPModel folder with its tokenizer.
 ---@param folder string
 ---@param options { scale: number|nil, logit_scale: boolean|nil }|nil  logit_scale = true uses exp(logit_scale)/20
@@ -88,7 +129,7 @@ function M.load(folder, options)
   model:requires_grad(false)
   local config = model:config()
   local self = setmetatable({
-    model = model, config = config, tokenizer = core.tokenizer(folder), cache = {},
+    model = model, config = config, folder = folder, tokenizer = core.tokenizer(folder), cache = {},
     length = config.text_config.max_position_embeddings, scale = options.scale or 1,
   }, Reward)
   if options.logit_scale then self.scale = math.exp(model:param("logit_scale"):item()) / 20 end

@@ -1,0 +1,35 @@
+-- A reward that can be hacked, on the random pipeline of tiny.lua: it likes bright images, the brighter the better. A
+-- middle tone is what it stands for and is held out; that rises at first, and falls when the images grow too bright.
+-- The stop rule has to notice, and to keep a model from before the turn.
+local syz = require "syz"
+local opt = syz.options {
+  model = { "tests/models/data/pipeline", "pipeline folder" }, steps = { 40, "optimizer steps" },
+  lr = { 2e-3, "learning rate" }, patience = { 2, "evaluations that a held-out metric may lie below its best" },
+  guard = { 0, "by how much saturation may fall (negative); 0: no guard" },
+  keep = { true, "keep the best model" }, rule = { true, "whether to stop at all" },
+  every = { 2, "steps between evaluations" },
+}
+
+local brightness, tone = {}, {}
+function brightness.score(_, images) return images:mean({ 1, 2, 3 }) end
+function tone.score(_, images)
+  local distance = images:mean({ 1, 2, 3 }) - 0.4
+  return -(distance * distance)
+end
+
+return syz.train {
+  method = syz.methods.direct_align {
+    pipeline = syz.pipeline(opt.model, { size = { 16, 16 } }), reward = brightness,
+    schedule = syz.schedule.flow { steps = 3, shift = 3 }, rollout_steps = 3, train_guidance = 1,
+  },
+  prompts = { "a red cat", "two dogs", "a green hat" }, batch = 3,
+  optimizer = syz.adamw { lr = opt.lr, clip = 1 }, steps = opt.steps, checkpoint_every = 5,
+  eval = {
+    every = opt.every, grid = 6, steps = 3, per_prompt = 2, rewards = { tone = tone },
+    judge = syz.judge.new({ "bright", "dark" }, { "a red cat", "two dogs", "a green hat" }, 3), style = "bright",
+  },
+  stop = opt.rule and {
+    keep_best = opt.keep, watch = { "tone" }, patience = opt.patience,
+    guard = opt.guard < 0 and { saturation = opt.guard } or nil,
+  } or nil,
+}
