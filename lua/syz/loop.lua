@@ -3,6 +3,7 @@
 -- Every random number of step i comes from core.generator(seed, i), so that the state of a run is its weights, its
 -- optimizer and its step count: a resumed run draws what the uninterrupted one would have drawn.
 local core = require "syz.core"
+local files = require "syz.files"
 local progress = require "syz.progress"
 
 local M = {}
@@ -29,7 +30,9 @@ function M.restore(folder, modules)
     else
       local saved = core.model.load(path)
       for _, key in ipairs(module:names()) do
-        module:param(key):assign(saved:param(key))
+        local value = saved:param(key)
+        if not value then error(("%s lacks %s: the checkpoint is of another model"):format(path, key), 0) end
+        module:param(key):assign(value)
       end
     end
   end
@@ -38,7 +41,7 @@ end
 --- What a checkpoint's state.json says: { step, updates, extra = what the experiment added }.
 ---@param folder string
 function M.state(folder)
-  return core.json.decode(core.file.read(folder .. "/state.json"))
+  return files.need_json(folder .. "/state.json")
 end
 
 local function load_state(folder, spec)
@@ -61,6 +64,10 @@ end
 --- Clip and apply what has been accumulated. A loss or a gradient that is not finite changes nothing; `bad` is how many
 --- steps in a row had one. Returns the gradient norm, the learning rate, and whether the update was made.
 local function apply(spec, step, run, loss, bad)
+  if type(loss) ~= "number" then
+    error(("%s: a step returns its numbers with `loss` among them, not a %s"):format(spec.label or "train",
+      type(loss)), 0)
+  end
   local norm, rate, what
   if loss ~= loss or math.abs(loss) == math.huge then
     spec.optimizer:zero_grad()

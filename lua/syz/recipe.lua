@@ -5,6 +5,7 @@
 
 local core = require "syz.core"
 local files = require "syz.files"
+local identity = require "syz.identity"
 local message = require "syz.message"
 local options = require "syz.options"
 local sandbox = require "syz.sandbox"
@@ -98,6 +99,7 @@ end
 ---@field required table<string, string>   files beside it that it required, name to path
 ---@field declared syz.Option[]     empty when the recipe declares nothing
 ---@field values table              resolved options
+---@field inputs table            models and prompt files it read, with fingerprints (syz.identity)
 ---@field experiment table|nil      absent when only help was asked for
 
 --- Load and run a recipe's chunk.
@@ -123,6 +125,7 @@ function recipe.load(path, overrides)
   local context = { help = overrides.help, config = config, config_path = overrides.config,
                     sets = overrides.sets }
   loading = context
+  identity.forget()
   local ok, result = xpcall(chunk, recipe.located(path, true))
   loading = nil
   local loaded = { path = path, name = recipe.name(path), source = assert(core.file.read(path)), required = required,
@@ -143,7 +146,7 @@ function recipe.load(path, overrides)
   if type(result) ~= "table" or type(result.execute) ~= "function" then
     return nil, path .. ": a recipe ends with `return syz.train { ... }` or another experiment", "recipe"
   end
-  loaded.experiment = result
+  loaded.experiment, loaded.inputs = result, identity.taken()
   return loaded
 end
 
