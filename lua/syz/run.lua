@@ -259,6 +259,19 @@ function Run:log(step, fields)
   progress.object(object)
 end
 
+--- Where metrics.jsonl ends now, for back_to().
+---@return integer
+function Run:mark()
+  return file.stat(self.folder .. "/metrics.jsonl") or 0
+end
+
+--- Take back the lines that were logged after a mark.
+---@param mark integer
+function Run:back_to(mark)
+  local path = self.folder .. "/metrics.jsonl"
+  if self:mark() > mark then file.write(path, assert(file.read(path, 2 ^ 40)):sub(1, mark)) end
+end
+
 --- Record what happened inside a step: one line of ledger.jsonl per row, each with its "step".
 ---@param step integer
 ---@param rows table[]

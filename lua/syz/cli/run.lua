@@ -1,5 +1,6 @@
 --- syz run RECIPE: load a recipe, execute its experiment in a run folder, write the report.
 local core = require "syz.core"
+local disk = require "syz.disk"
 local message = require "syz.message"
 local options = require "syz.options"
 local progress = require "syz.progress"
@@ -121,6 +122,11 @@ local function execute(cli, loaded, opened, given)
   if not ok then
     opened:close("failed", message.of(status))
     if given.trace and trace then io.stderr:write(trace .. "\n") end
+    local _, step = opened:latest()
+    if step and disk.is_full(status) then
+      status = ("%s; the checkpoint of step %d is intact: make room, then syz run %s --resume %s"):format(
+        message.of(status), step, text.shell(loaded.path), text.shell(opened.folder))
+    end
     return cli.fail(status)
   end
   status = (status == "terminated" or status == "interrupted") and status or "finished"
