@@ -99,6 +99,7 @@ int main(int argc, char **argv) {
     signal(SIGINT, on_interrupt);
     signal(SIGTERM, on_terminate);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a write over the limit of `ulimit -f` fails, as one on a full disk */
     lua_pushcfunction(L, describe);
     lua_pushcfunction(L, run_command_line);
     lua_pushinteger(L, argc);

@@ -86,8 +86,8 @@ end
 --- steps in a row had one. Returns the gradient norm, the learning rate, and whether the update was made.
 local function apply(spec, step, run, loss, bad)
   if type(loss) ~= "number" then
-    error(("%s: a step returns its numbers with `loss` among them, not a %s"):format(spec.label or "train",
-      type(loss)), 0)
+    error(("%s: a step returns a table of numbers with `loss` among them; its loss is a %s"):format(
+      spec.label or "train", type(loss)), 0)
   end
   local norm, rate, what
   if loss ~= loss or math.abs(loss) == math.huge then
@@ -108,6 +108,7 @@ local function one_step(spec, step, run, bad)
   local stats = core.scope(function()
     return spec.step(step, core.generator(spec.seed, step), function(loss) return apply(spec, step, run, loss, bad) end)
   end)
+  if type(stats) ~= "table" then stats = {} end -- apply() says what is missing
   local norm, rate, finite = apply(spec, step, run, stats.loss, bad)
   stats.grad_norm, stats.lr = norm, rate
   bad = finite and 0 or bad + 1

@@ -274,10 +274,10 @@ end
 
 --- Record what happened inside a step: one line of ledger.jsonl per row, each with its "step".
 ---@param step integer
----@param rows table[]
+---@param rows table[]|nil
 function Run:ledger(step, rows)
   local lines = {}
-  for i, row in ipairs(rows) do
+  for i, row in ipairs(rows or {}) do
     local object = finite(row)
     object.step = step
     lines[i] = core.json.encode(object) .. "\n"
