@@ -16,6 +16,7 @@ local images = require "syz.images"
 local message = require "syz.message"
 local options = require "syz.options"
 local progress = require "syz.progress"
+local run_folder = require "syz.run_folder"
 
 local file = core.file
 
@@ -26,7 +27,7 @@ local file = core.file
 local Run = {}
 Run.__index = Run
 
-local run = { class = Run }
+local run = { class = Run, record = run_folder.record, fits = run_folder.fits }
 
 -- JSON has no nan and no infinity; what was not finite is null.
 local function finite(value)
@@ -35,13 +36,6 @@ local function finite(value)
   local out = {}
   for k, v in pairs(value) do out[k] = finite(v) end
   return #value > 0 and core.array(out) or out
-end
-
---- Whether a folder holds a run.
----@param folder string
----@return table|nil record   run.json
-function run.record(folder)
-  return file.exists(folder .. "/run.json") == "file" and files.read_json(folder .. "/run.json") or nil
 end
 
 --- The newest run of a recipe below `root`.
@@ -61,49 +55,6 @@ function run.newest(name, root)
   return best
 end
 
---- The commit of the folder a run was started in, without starting a process.
----@return string|nil
-local function git_commit()
-  local function line(path)
-    local bytes = file.exists(path) == "file" and file.read(path)
-    return bytes and bytes:match("^[^\n]*"), bytes
-  end
-  local head = line(".git/HEAD")
-  local ref = head and head:match("^ref: (%S+)")
-  if not ref then return head or nil end
-  local commit = line(".git/" .. ref)
-  if commit then return commit end
-  local _, packed = line(".git/packed-refs")
-  return packed and packed:match("(%x+) " .. ref:gsub("%p", "%%%0")) or nil
-end
-
-local function environment(opts)
-  return { version = core.version(), lua = jit and jit.version or _VERSION, machine = core.machine(),
-           threads = core.threads(), git_commit = git_commit(), command = opts.command,
-           recipe_sha256 = core.sha256(opts.recipe.source), inputs = core.array(opts.recipe.inputs or {}) }
-end
-
-local function fresh_folder(opts)
-  if opts.out then return opts.out end
-  local base = ("%s/%s-%s"):format(opts.root or "runs", opts.recipe.name, os.date("%Y%m%d-%H%M%S"))
-  local folder, n = base, 1
-  while file.exists(folder) do
-    n = n + 1
-    folder = base .. "-" .. n
-  end
-  return folder
-end
-
--- Lines of a JSON-lines file whose "step" is at most `step`; a torn last line goes too.
-local function truncate_lines(path, step)
-  if file.exists(path) ~= "file" then return end
-  local kept = {}
-  for _, entry in ipairs(files.read_lines(path)) do
-    if (tonumber(entry.object.step) or 0) <= step then kept[#kept + 1] = entry.line .. "\n" end
-  end
-  file.write(path, table.concat(kept))
-end
-
 -- Back to the newest checkpoint that can be read. When there are some and none can, nothing is touched.
 function Run:rewind()
   local path, step = self:latest()
@@ -116,8 +67,8 @@ function Run:rewind()
   if path then self.resumed = { folder = path, step = step } end
   -- without a checkpoint the run starts anew, before step 0 was logged
   local last = step or -1
-  truncate_lines(self.folder .. "/metrics.jsonl", last)
-  truncate_lines(self.folder .. "/ledger.jsonl", last)
+  run_folder.truncate_lines(self.folder .. "/metrics.jsonl", last)
+  run_folder.truncate_lines(self.folder .. "/ledger.jsonl", last)
   events.truncate(self.folder, last)
   return true
 end
@@ -137,13 +88,6 @@ function Run:compare(opts)
   end
 end
 
--- The recipe and the files it required, read before anything is written: a copy may be running in its own folder.
-local function keep_recipe(folder, recipe)
-  local copies = { ["recipe.lua"] = recipe.source }
-  for name, path in pairs(recipe.required or {}) do copies[name] = assert(file.read(path)) end
-  for name, source in pairs(copies) do file.write(folder .. "/" .. name, source) end
-end
-
 ---@class syz.RunOptions
 ---@field recipe syz.Recipe
 ---@field out string|nil          the folder; default runs/<recipe>-<date>-<time>
@@ -152,37 +96,6 @@ end
 ---@field keep integer|nil        checkpoints to keep (2)
 ---@field command string|nil      as it was typed
 ---@field detailed boolean|nil    the ledger also holds gradient norms and every sample's numbers
-
--- A folder that holds somebody's files is no place for a run: recipe.lua, config.yaml and others would be overwritten.
-local function first_stranger(folder)
-  if file.exists(folder) ~= "folder" then return nil end
-  for _, name in ipairs(file.list(folder) or {}) do
-    if name ~= "samples" and name ~= "checkpoints" then return name end
-  end
-end
-
---- Whether a run may be started, or resumed, in a folder.
----@param folder string
----@param resume boolean|nil
----@return boolean|nil ok
----@return string|nil reason
-function run.fits(folder, resume)
-  local kind, record = file.exists(folder), run.record(folder)
-  if resume and record then return true end
-  if resume then
-    return nil, ("%s holds no run to resume%s; leave out --resume to start one"):format(folder,
-      kind and "" or " (there is no such folder)")
-  end
-  if kind == "file" then return nil, folder .. " is a file; a run needs a folder" end
-  if record then
-    return nil, ("%s already holds a run; add --resume to go on with it, or choose another --out"):format(folder)
-  end
-  local stranger = first_stranger(folder)
-  if stranger then
-    return nil, ("%s holds other files (%s) and no run; choose another --out"):format(folder, stranger)
-  end
-  return true
-end
 
 function Run:open_logs()
   local function warn(line) self:warn(line) end
@@ -196,8 +109,8 @@ end
 ---@return syz.Run|nil
 ---@return string|nil reason
 function run.open(opts)
-  local folder = fresh_folder(opts)
-  local fits, reason = run.fits(folder, opts.resume)
+  local folder = run_folder.fresh(opts)
+  local fits, reason = run_folder.fits(folder, opts.resume)
   if not fits then return nil, reason end
   local record = run.record(folder)
   local self = setmetatable({ folder = folder, keep = opts.keep or 2, started = core.clock() }, Run)
@@ -217,9 +130,9 @@ function run.open(opts)
   files.write_json(folder .. "/run.json", self.state)
   file.mkdir(folder .. "/samples")
   file.mkdir(folder .. "/checkpoints")
-  keep_recipe(folder, opts.recipe)
+  run_folder.keep_recipe(folder, opts.recipe)
   file.write(folder .. "/config.yaml", options.to_yaml(opts.recipe.declared, opts.recipe.values))
-  files.write_json(folder .. "/env.json", environment(opts))
+  files.write_json(folder .. "/env.json", run_folder.environment(opts))
   self:open_logs()
   return self
 end
