@@ -202,10 +202,11 @@ end
 ---@param step integer
 ---@param batch syz.Tensor     [N,H,W,3] in [0,1]
 ---@param name string|nil      default step-000010
+---@param columns integer|nil  near a square unless given
 ---@return string path
-function Run:sample(step, batch, name)
+function Run:sample(step, batch, name, columns)
   name = name or checkpoint.name(step)
-  local picture, layout = images.grid(batch)
+  local picture, layout = images.grid(batch, columns)
   local path = ("%s/samples/%s.png"):format(self.folder, name)
   self:attempt("samples", function()
     core.image.write(path, picture)
