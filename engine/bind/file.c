@@ -110,7 +110,7 @@ static int file_list(lua_State *L) {
     struct dirent **entries;
     int count = scandir(path, &entries, not_dots, NULL);
     if (count < 0) return failed(L, path, errno);
-    qsort(entries, (size_t)count, sizeof *entries, compare_names);
+    if (count > 0) qsort(entries, (size_t)count, sizeof *entries, compare_names);
     size_t size = 0;
     for (int i = 0; i < count; i++)
         size += strlen(entries[i]->d_name) + 1;
