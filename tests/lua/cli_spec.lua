@@ -117,7 +117,7 @@ describe("syz", function()
     misuse("run toy.lua --set stesp=2", 'no option "stesp"; did you mean "steps"?')
     misuse("run toy.lua --set steps", '--set takes NAME=VALUE, not "steps"')
     misuse("run toy.lua --resume", "no run of toy under runs/ to resume")
-    misuse("sample --prompt x", "needs --model DIR")
+    misuse("sample x", "needs --model DIR")
     misuse("completion fish", "knows bash and zsh")
   end)
 

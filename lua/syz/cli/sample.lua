@@ -9,10 +9,11 @@ local run = require "syz.run"
 local command = {
   name = "sample",
   summary = "draw prompts with a pipeline, or with what a run has trained",
+  positional = { { name = "PROMPT", many = true, optional = true } },
   complete = "folder",
   flags = {
-    { name = "model", short = "m", value = "DIR", help = "a pipeline folder, or a run's folder" },
-    { name = "prompt", short = "p", value = "TEXT", many = true, help = "what to draw; may be given several times" },
+    { name = "model", short = "m", value = "DIR", help = "a pipeline folder, or a run's folder (the emoji pipeline)" },
+    { name = "prompt", short = "p", value = "TEXT", many = true, help = "the same as PROMPT" },
     { name = "n", short = "n", value = "N", kind = "integer", help = "images per prompt (4)" },
     { name = "steps", value = "N", kind = "integer", help = "sampling steps (24)" },
     { name = "guidance", value = "G", kind = "number", help = "guidance (2)" },
@@ -20,13 +21,16 @@ local command = {
     { name = "out", short = "o", value = "FILE", help = "where the picture goes (sample.png)" },
   },
   examples = {
-    'syz sample --model examples/emoji --prompt "3D render. red apple" --n 8',
-    'syz sample --model runs/srpo-20250131-101500 --prompt "red apple" --out after.png',
+    'syz sample "red apple" "3D render. red apple"',
+    'syz sample "red apple" --model runs/srpo-20250131-101500 --n 8 --out after.png',
   },
 }
 
 -- Of images per prompt, and of steps.
 local MOST = 1000
+
+-- Drawn with when no model is named.
+local EMOJI = "examples/emoji/pipeline"
 
 -- A run's folder holds only what training changed; the rest comes from the pipeline its recipe named.
 local function parts_of(folder, transformer)
@@ -60,8 +64,13 @@ end
 
 function command.run(given)
   local cli = require "syz.cli"
-  if not given.model then return cli.misuse("needs --model DIR", command) end
-  if not given.prompt then return cli.misuse('needs --prompt "what to draw"', command) end
+  given.prompt = given.prompt or {}
+  for _, prompt in ipairs(given) do table.insert(given.prompt, prompt) end
+  if #given.prompt == 0 then return cli.misuse('needs a prompt: "what to draw"', command) end
+  if not given.model then
+    if core.file.exists(EMOJI .. "/model_index.json") ~= "file" then return cli.misuse("needs --model DIR", command) end
+    given.model = EMOJI
+  end
   for _, name in ipairs { "n", "steps" } do
     local value = given[name] or 1
     if value < 1 or value > MOST then return cli.misuse(("--%s takes 1 to %d"):format(name, MOST), command) end
