@@ -13,6 +13,7 @@ local files = require "syz.files"
 local images = require "syz.images"
 local options = require "syz.options"
 local progress = require "syz.progress"
+local text = require "syz.text"
 
 local file = core.file
 
@@ -145,6 +146,7 @@ function run.open(opts)
   file.mkdir(folder .. "/samples")
   file.mkdir(folder .. "/checkpoints")
   if opts.resume then self:rewind() end
+  self.recipe = opts.recipe
   self.state = record or { name = opts.recipe.name, recipe = opts.recipe.path, started = core.unix_time() }
   self.state.status, self.state.reason = "running", nil
   self.state.detailed = opts.detailed or self.state.detailed -- a resumed run keeps the ledger it began
@@ -238,6 +240,22 @@ function Run:summary(values)
   self.summarised = self.summarised or {}
   for name, value in pairs(values) do self.summarised[name] = value end
   files.write_json(self.folder .. "/summary.json", finite(self.summarised))
+end
+
+--- The command that makes this run again: the recipe and what differs from its defaults.
+---@return string
+function Run:again()
+  local parts = { "syz run", text.shell(self.recipe.path) }
+  for _, set in ipairs(options.changed(self.recipe.declared, self.recipe.values)) do
+    parts[#parts + 1] = "--set " .. text.shell(set)
+  end
+  return table.concat(parts, " ")
+end
+
+--- What the command line prints when the run is finished, in place of before and after.
+---@param shown string
+function Run:show(shown)
+  self.shown = shown
 end
 
 --- Why the run should save and stop now, if it should.
