@@ -9,8 +9,14 @@ local opt = syz.options {
   negative = { "Flat,Sticker", "control words to move away from, comma-separated" },
   style = { "fluent-3d", "the judge's name of the wanted style" },
   form = { "inversion", "inversion, difference or cfg", { "inversion", "difference", "cfg" } },
-  steps = { 40, "optimizer steps" }, batch = { 16, "prompts per step" }, lr = { 1e-5, "AdamW learning rate" },
+  steps = { 40, "optimizer steps" }, batch = { 16, "prompts per step" }, lr = { 2e-5, "AdamW learning rate" },
   rollout = { 12, "sampler steps of the rollout" }, seed = { 42, "random seed" },
+  window = { { 0.9, 0.3 }, "noise levels that are trained, from high to low" },
+  jump = { 166, "how far one step goes, in thousandths of the window" },
+  kappa_denoise = { { 0.3, 1.0 }, "weight of the positive text, at the clean and the noisy end of the window" },
+  kappa_inversion = { { 0.0, 0.5 }, "the same in the inversion branch" },
+  lambda = { { 1, 1 }, "weight of the loss, at the clean and the noisy end of the window" },
+  precision = { "f32", "of matrix products and convolutions", { "f32", "bf16" } },
 }
 
 local function words(text)
@@ -27,14 +33,15 @@ return syz.train {
     pipeline = pipe, reward = reward, form = opt.form,
     control = { positive = words(opt.positive), negative = words(opt.negative) },
     schedule = syz.schedule.flow { steps = opt.rollout, shift = 3 },
-    window = { sigma = { 0.9, 0.3 } }, jump = 166, train_guidance = 1,
-    kappa = { denoise = { 0.3, 1.0 }, inversion = { 0.0, -0.5 } },
+    window = { sigma = opt.window }, jump = opt.jump, train_guidance = 1,
+    kappa = { denoise = opt.kappa_denoise, inversion = opt.kappa_inversion }, lambda = opt.lambda,
   },
   prompts = syz.prompts "examples/emoji/prompts.txt",
   optimizer = syz.adamw { lr = opt.lr, weight_decay = 1e-4, clip = 0.1 },
-  steps = opt.steps, batch = opt.batch, seed = opt.seed, checkpoint_every = 10,
+  steps = opt.steps, batch = opt.batch, seed = opt.seed, precision = opt.precision, checkpoint_every = 10,
   eval = {
-    every = 20, grid = 24, prompts = syz.prompts "examples/emoji/prompts-eval.txt", steps = 12, guidance = 2,
+    every = 10, grid = 24, prompts = syz.prompts "examples/emoji/prompts-eval.txt", steps = 12, guidance = 2,
     judge = syz.judge(opt.judge), style = opt.style,
   },
+  stop = { guard = { judge_subject_accuracy = -0.15, diversity = "-15%" } },
 }

@@ -1,6 +1,7 @@
 --- Batches of images as one picture.
 
 local core = require "syz.core"
+local data = require "syz.data"
 
 local images = {}
 
@@ -40,6 +41,37 @@ function images.grid(batch, columns, gap)
     :reshape({ rows * high, columns * wide, channels })
   picture = picture:slice(0, 0, rows * high - gap):slice(1, 0, columns * wide - gap)
   return picture, { count = count, columns = columns, width = width, height = height, gap = gap }
+end
+
+-- The cells of a picture that `grid` made: a list of [1,H,W,3] in [0,1], at most `most`.
+local function cells(picture, layout, most)
+  local list = {}
+  for i = 0, math.min(layout.count, most) - 1 do
+    local x = i % layout.columns * (layout.width + layout.gap)
+    local y = math.floor(i / layout.columns) * (layout.height + layout.gap)
+    local cell = picture:slice(0, y, y + layout.height):slice(1, x, x + layout.width)
+    list[i + 1] = cell:reshape({ 1, layout.height, layout.width, 3 }):to("f32") / 255
+  end
+  return list
+end
+
+--- Two grids of the same prompts as one picture: rows of the first, each with the row of the second below it.
+---@param before { picture: syz.Tensor, layout: syz.Layout }
+---@param after { picture: syz.Tensor, layout: syz.Layout }
+---@param columns integer|nil  12 unless given
+---@return syz.Tensor picture  f32 in [0,1]
+function images.compare(before, after, columns)
+  columns = columns or 12
+  local count = math.min(before.layout.count, after.layout.count)
+  count = count > columns and count - count % columns or count
+  local first, second = cells(before.picture, before.layout, count), cells(after.picture, after.layout, count)
+  columns = math.min(columns, count)
+  local order = {}
+  for start = 0, count - 1, columns do
+    for k = 1, columns do order[#order + 1] = first[start + k] end
+    for k = 1, columns do order[#order + 1] = second[start + k] end
+  end
+  return (images.grid(data.stack(order), columns))
 end
 
 return images

@@ -207,6 +207,7 @@ function report.write(folder)
     "<footer>Made by Syzygy " .. escape(core.version()) .. ".</footer>",
   }, "\n")
   local path = folder .. "/report.html"
+  pictures.compare(folder)
   core.file.write(path, page.document((record.name or "run") .. " · Syzygy", style, body))
   return path
 end

@@ -4,6 +4,7 @@
 
 local core = require "syz.core"
 local files = require "syz.files"
+local images = require "syz.images"
 local page = require "syz.report_page"
 
 local pictures = {}
@@ -28,6 +29,19 @@ function pictures.find(folder)
     end
   end
   return found, files.read_json(folder .. "/samples/prompts.json") or {}
+end
+
+--- Write RUN/before-after.png, to paste where a page cannot go: rows of pictures before, each with the row after below.
+---@param folder string
+function pictures.compare(folder)
+  local found = pictures.find(folder)
+  if not (found.before and found.after) then return end
+  core.scope(function()
+    local function read(name)
+      return { picture = core.image.read(("%s/samples/%s.png"):format(folder, name)), layout = found[name].layout }
+    end
+    core.image.write(folder .. "/before-after.png", images.compare(read "before", read "after"))
+  end)
 end
 
 --- Style rules that hold the pictures themselves.
