@@ -129,14 +129,16 @@ function Comparison:check(variant, seed, level)
   return evaluation.new(options, (level or 1) + 1)
 end
 
--- Methods give the pipeline their own schedule and timestep; an evaluation uses those the pipeline came with.
+-- Methods give the pipeline their own schedule and timestep, and may train in bf16; an evaluation uses what the
+-- pipeline came with, in f32: a small change of weights is lost when they are rounded.
 function Comparison:as_it_came(f)
   local pipe = self.pipeline
   local schedule, quantize = pipe.schedule, pipe.quantize_timestep
   pipe.schedule, pipe.quantize_timestep = self.schedule, self.quantize
-  core.precision(self.precision)
+  core.precision "f32"
   local first, second = f()
   pipe.schedule, pipe.quantize_timestep = schedule, quantize
+  core.precision(self.precision)
   return first, second
 end
 
@@ -242,6 +244,10 @@ function Comparison:train(run, variant, seed, label, path)
   return last, spent, curve, hit
 end
 
+function Comparison:measure(check, batch)
+  return storable((self:as_it_came(function() return check:measure(batch) end)))
+end
+
 -- The start's images and measurements; those of variants with other eyes are measured on the same images.
 function Comparison:before(run, variant, seed)
   self.first = self.first or {}
@@ -252,12 +258,12 @@ function Comparison:before(run, variant, seed)
       return self.pipeline:sample { prompts = check.texts, steps = check.steps, guidance = check.guidance,
         seed = check.seed }
     end):keep() }
-    kept.values = storable((check:measure(kept.images)))
+    kept.values = self:measure(check, kept.images)
     self.first[seed] = kept
     self:picture(run, kept.images, ("cells/before-%d.png"):format(seed))
   end
   if not variant.eval then return kept.values end
-  return storable((self:check(variant, seed):measure(kept.images)))
+  return self:measure(self:check(variant, seed), kept.images)
 end
 
 -- The first images of an evaluation, side by side.
@@ -344,7 +350,6 @@ function Comparison:derived(row)
 end
 
 function Comparison:execute(run)
-  core.precision(self.precision)
   self:snapshot()
   for _, variant in ipairs(self.variants) do -- what is wrong shows now, not after half an hour
     if variant.method then self:method(variant, self.seeds[1]) end

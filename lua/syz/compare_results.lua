@@ -157,7 +157,8 @@ function M.facts(comparison, run, rows)
       text.number(eval.guidance or comparison.pipeline.default_guidance or 1)) },
     { "time", ("%s of CPU in training, %s in all"):format(text.duration(M.total(rows, "cpu_seconds")),
       text.duration(M.total(rows, "seconds"))) },
-    { "machine", ("%s, %d threads, products in %s"):format(machine.cpu, core.threads(), core.precision()) },
+    { "machine", ("%s, %d threads, training in %s"):format(machine.cpu, core.threads(),
+      comparison.precision) },
   }
 end
 

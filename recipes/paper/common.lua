@@ -27,7 +27,8 @@ function M.options(extra)
   return setmetatable(less, { __index = opt })
 end
 
-local function first(list, count)
+--- The first items of a list.
+function M.first(list, count)
   local out = {}
   for i = 1, math.min(count, #list) do out[i] = list[i] end
   return out
@@ -45,7 +46,7 @@ function M.world(opt)
       steps = opt.steps, batch = opt.batch, seeds = opt.seeds, precision = opt.precision, publish = opt.publish,
       optimizer = { weight_decay = 1e-4 },
       eval = {
-        prompts = first(syz.prompts "examples/emoji/prompts-eval.txt", opt.prompts), steps = 12, guidance = 2,
+        prompts = M.first(syz.prompts "examples/emoji/prompts-eval.txt", opt.prompts), steps = 12, guidance = 2,
         grid = 12, control = control, rewards = { held_out = syz.reward.clip(opt.held_out) },
         judge = syz.judge(opt.judge), style = opt.style,
       },
@@ -67,6 +68,22 @@ M.columns = {
   { "held_out", "held out" }, { "sgp", "SGP" }, { "held_out_sgp", "held-out SGP" }, { "diversity", "diversity" },
   { "saturation", "saturation" }, { "contrast", "contrast" }, { "sharpness", "sharpness" },
   { "steps", "updates", digits = 0 }, { "cpu_seconds", "CPU s", digits = 0 },
+}
+
+--- How far the look has moved, and what the trained reward gains beyond the held-out one: signs of a hacked reward.
+function M.hacking(before, after)
+  local drift = 0
+  for _, name in ipairs { "saturation", "contrast", "sharpness" } do
+    drift = drift + math.abs(after[name] - before[name]) / before[name] / 3
+  end
+  local function gain(name) return after[name] - before[name] end
+  return { drift = drift, hacked = gain("reward") - gain("held_out") + gain("sgp") - gain("held_out_sgp") }
+end
+M.hacking_columns = {
+  { "judge_style_probability", "style" }, { "judge_subject_accuracy", "subject" }, { "reward", "reward" },
+  { "held_out", "held out" }, { "sgp", "SGP" }, { "held_out_sgp", "held-out SGP" }, { "hacked", "hacked" },
+  { "drift", "drift" }, { "saturation", "saturation" }, { "contrast", "contrast" }, { "sharpness", "sharpness" },
+  { "diversity", "diversity" }, { "steps", "updates", digits = 0 }, { "cpu_seconds", "CPU s", digits = 0 },
 }
 
 -- The pull of the relative reward towards the prompt (docs/methods.md).
