@@ -60,7 +60,10 @@ local function dots_panel(out, panel, labels, x, width, top, step)
   end
 end
 
---- Panels of dots, one per metric, that share their rows.
+-- Panels in a row before the next band begins: a page's width.
+local BAND = 6
+
+--- Panels of dots, one per metric, in bands that repeat the rows.
 ---@param labels string[]   of the rows
 ---@param panels { label: string, means: (number|nil)[], errors: (number|nil)[], colours: integer[]|nil,
 ---  shown: string[]|nil }[]
@@ -68,18 +71,21 @@ end
 function M.dots(labels, panels)
   local widest = 0
   for _, label in ipairs(labels) do widest = math.max(widest, text.width(label)) end
-  local left, width, gap, top, step = 16 + widest * 6.6, 128, 14, 40, 22
-  local total, height = left + #panels * (width + gap), top + #labels * step + 26
+  local left, width, gap, head, step = 16 + widest * 6.6, 128, 14, 40, 20
+  local total, band = left + math.min(BAND, #panels) * (width + gap), head + #labels * step + 30
   local out = {}
-  for i, label in ipairs(labels) do
-    local y = top + (i - 0.5) * step
-    out[#out + 1] = ('<line class="row" x1="8" x2="%.1f" y1="%.1f" y2="%.1f"/><text x="8" y="%.1f">%s</text>'):format(
-      total - gap, y + step / 2, y + step / 2, y + 4, page.escape(label))
-  end
   for p, panel in ipairs(panels) do
-    dots_panel(out, panel, labels, left + (p - 1) * (width + gap), width, top, step)
+    local column, top = (p - 1) % BAND, math.floor((p - 1) / BAND) * band + head
+    if column == 0 then
+      for i, label in ipairs(labels) do
+        local y = top + (i - 0.5) * step
+        out[#out + 1] = ('<line class="row" x1="8" x2="%.1f" y1="%.1f" y2="%.1f"/><text x="8" y="%.1f">%s</text>')
+          :format(total - gap, y + step / 2, y + step / 2, y + 4, page.escape(label))
+      end
+    end
+    dots_panel(out, panel, labels, left + column * (width + gap), width, top, step)
   end
-  return svg(math.ceil(total), height, out)
+  return svg(math.ceil(total), math.ceil(#panels / BAND) * band, out)
 end
 
 local function bounds(series)

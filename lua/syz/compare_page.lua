@@ -17,7 +17,7 @@ local function html_table(head, body)
   for _, row in ipairs(body) do
     out[#out + 1] = "<tr>"
     for c, cell in ipairs(row) do
-      out[#out + 1] = ('<td%s>%s</td>'):format(c > 1 and ' class="n"' or "", escape(cell))
+      out[#out + 1] = ("<td%s>%s</td>"):format(c > 1 and ' class="n"' or ' style="white-space:nowrap"', escape(cell))
     end
     out[#out + 1] = "</tr>"
   end
