@@ -1,7 +1,7 @@
 --- What a comparison leaves behind: the table, verdicts on its claims, the figure, the picture, a page with all of it.
 --
 --   table.md figure.svg curve.svg pictures.png compare.html     in the run's folder, after every seed
---   NAME.md NAME.svg NAME-curve.svg NAME.png                    in `publish`, where that is set
+--   NAME.md NAME.svg NAME-curve.svg NAME.jpg                    in `publish`, where that is set
 local core = require "syz.core"
 local chart = require "syz.compare_chart"
 local page = require "syz.compare_page"
@@ -157,8 +157,8 @@ function M.facts(comparison, run, rows)
       text.number(eval.guidance or comparison.pipeline.default_guidance or 1)) },
     { "time", ("%s of CPU in training, %s in all"):format(text.duration(M.total(rows, "cpu_seconds")),
       text.duration(M.total(rows, "seconds"))) },
-    { "machine", ("%s, %d threads, training in %s"):format(machine.cpu, core.threads(),
-      comparison.precision) },
+    { "machine", ("%s, %d thread%s, training in %s"):format(machine.cpu, core.threads(),
+      core.threads() == 1 and "" or "s", comparison.precision) },
   }
 end
 
@@ -208,9 +208,13 @@ function M.write(comparison, run, rows)
   local base = target .. "/" .. name
   core.file.write(base .. ".svg", figure)
   if curve then core.file.write(base .. "-curve.svg", curve) end
-  if #shown > 0 then core.file.write(base .. ".png", core.file.read(folder .. "/pictures.png")) end
+  if #shown > 0 then -- a JPEG is a fifth of the PNG, and this copy is for repositories
+    core.scope(function()
+      core.file.write(base .. ".jpg", core.image.jpeg(core.image.read(folder .. "/pictures.png"), 82))
+    end)
+  end
   core.file.write(base .. ".md", markdown(comparison, run, rows, { figure = name .. ".svg",
-    curve = curve and name .. "-curve.svg", pictures = name .. ".png" }, shown))
+    curve = curve and name .. "-curve.svg", pictures = name .. ".jpg" }, shown))
 end
 
 return M

@@ -14,7 +14,7 @@ function M.options(extra)
     style = { "fluent-3d", "the judge's name of the wanted style" },
     positive = { { "3D render" }, "control words to move towards" },
     negative = { { "Flat", "Sticker" }, "control words to move away from" },
-    seeds = { { 1, 2, 3 }, "training seeds" }, steps = { 40, "updates of each cell" },
+    seeds = { { 1, 2, 3 }, "training seeds" }, steps = { 30, "updates of each cell" },
     batch = { 16, "prompts per update" }, prompts = { 64, "evaluation prompts" },
     precision = { "bf16", "of matrix products and convolutions", { "bf16", "f32" } },
     quick = { false, "one seed, 12 updates, 32 prompts: a look, not a result" },
@@ -103,13 +103,13 @@ M.with = with
 
 --- Settings of each method. The rates are what the search found for the plain and for the relative reward.
 M.methods = {
-  ["ReFL"] = { method = "refl", options = { schedule = grid }, clip = 0.1, lr = { plain = 1e-5, relative = 1e-5 } },
+  ["ReFL"] = { method = "refl", options = { schedule = grid }, clip = 0.1, lr = { plain = 1e-4, relative = 3e-5 } },
   ["DRaFT-LV"] = { method = "draft", options = { schedule = grid, last = 1, renoise = 2 }, clip = 0.1,
-    lr = { plain = 1e-5, relative = 1e-5 } },
-  ["DanceGRPO"] = { method = "grpo", batch = 4, clip = 1, lr = { plain = 5e-5, relative = 5e-5 },
+    lr = { plain = 3e-5, relative = 3e-5 } },
+  ["DanceGRPO"] = { method = "grpo", batch = 4, clip = 1, lr = { plain = 3e-5, relative = 1e-4 },
     options = { form = "dance", schedule = grid, guidance = 1, group = 8 } },
-  ["Direct-Align"] = { method = "direct_align", options = direct, clip = 0.1, lr = { plain = 1e-5, relative = 1e-5 } },
-  ["SRPO"] = { method = "srpo", options = direct, clip = 0.1, lr = { plain = 1e-5, relative = 1e-5 } },
+  ["Direct-Align"] = { method = "direct_align", options = direct, clip = 0.1, lr = { plain = 1e-4, relative = 3e-5 } },
+  ["SRPO"] = { method = "srpo", options = direct, clip = 0.1, lr = { plain = 1e-4, relative = 3e-5 } },
 }
 M.order = { "ReFL", "DRaFT-LV", "DanceGRPO", "Direct-Align", "SRPO" }
 

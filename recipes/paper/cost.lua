@@ -4,15 +4,16 @@ local common = require "common"
 
 local opt = common.options {
   target = { 0.4, "probability of the wanted style that ends a training" },
-  budget = { 240, "CPU-seconds after which one ends anyway" }, every = { 4, "updates between evaluations" },
+  budget = { 200, "CPU-seconds after which one ends anyway" },
+  every = { { 2, 10 }, "updates between evaluations, of SRPO and of DanceGRPO" },
 }
 if opt.quick then opt = setmetatable({ budget = 40 }, { __index = opt }) end
 local world = common.world(opt)
 
 local style, variants = "judge_style_probability", {}
-for _, what in ipairs { { "SRPO", "relative" }, { "DanceGRPO", "relative" }, { "DanceGRPO", "plain" } } do
+for i, what in ipairs { { "SRPO", "relative" }, { "DanceGRPO", "relative" }, { "DanceGRPO", "plain" } } do
   variants[#variants + 1] = common.variant(world, what[1], what[2], {
-    steps = 100000, every = opt.every, budget = opt.budget, target = { [style] = opt.target },
+    steps = 100000, every = opt.every[math.min(i, 2)], budget = opt.budget, target = { [style] = opt.target },
   })
 end
 

@@ -204,12 +204,13 @@ describe("a comparison", function()
       derive = function(before, after) return { gain = after.reward - before.reward } end,
       columns = { { "gain", "gain", digits = 6 } } }):execute(run)
     local page = core.file.read(target .. "/mine.md")
-    for _, part in ipairs { "# Mine", "syz run spec.lua", "training helps", "mine.png",
+    for _, part in ipairs { "# Mine", "syz run spec.lua", "training helps", "mine.jpg",
                             "| base | 0.000000 ± 0.000000 |",
                             "refl, reward plain, updates 3, batch 2, clip 1, lr 0.002, last 2" } do
       assert.truthy(page:find(part, 1, true), part)
     end
     assert.equal("file", core.file.exists(target .. "/mine.svg"))
+    assert.same(core.image.read(run.folder .. "/pictures.png"):shape(), core.image.read(target .. "/mine.jpg"):shape())
     assert.is_nil(rows_of(run.folder)[2].after.gain) -- derived, not stored
   end)
 
