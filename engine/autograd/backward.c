@@ -92,8 +92,8 @@ static int newest_first(const void *a, const void *b) {
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
-/* Every node reachable from `root`, newest first, each retained. The list doubles as the queue of the search. */
-static syz_status collect(node_list *list, syz_node *root) {
+/* Every node reachable from `root`. The list doubles as the queue of the search. */
+static syz_status reach(node_list *list, syz_node *root) {
     static uint64_t pass;
     pass++;
     root->visited = pass;
@@ -106,6 +106,15 @@ static syz_status collect(node_list *list, syz_node *root) {
             next->visited = pass;
             SYZ_TRY(list_add(list, next));
         }
+    }
+    return SYZ_OK;
+}
+
+/* The same, newest first, each retained; an empty list on failure. */
+static syz_status collect(node_list *list, syz_node *root) {
+    if (reach(list, root) != SYZ_OK) {
+        list->count = 0;
+        return syz_error_status();
     }
     qsort(list->items, list->count, sizeof *list->items, newest_first);
     for (size_t n = 0; n < list->count; n++)

@@ -25,6 +25,7 @@ syz_status syz_backward_checkpointed(syz_call *call, syz_tensor *gout, syz_tenso
         leaf[k] = syz_alias(call->in[k]);
         if (leaf[k]) leaf[k]->requires_grad = call->needs[k];
     }
+    if (syz_failed()) return syz_error_status(); /* an alias is missing; segments read their inputs */
     /* The backward pass runs with recording off; inside it, this segment must record again. */
     int depth = syz_no_grad_swap(0);
     syz_tensor *out = call->segment(call->context, call->i[0], leaf, call->nin);

@@ -47,8 +47,9 @@ bool bind_interrupt_pending(void);
 void bind_interrupt_defer(lua_State *L, bool defer);
 bool bind_interrupt_wanted(void);        /* pending or waiting */
 void bind_interrupt_clear(lua_State *L); /* forget all requests */
-/* Called by the host's SIGTERM handler; core.terminating() tells. */
-void bind_terminate(void);
+/* Called by the host's SIGTERM handler; core.terminating() tells. Stops what runs, unless interruption is deferred:
+ * then whoever deferred it asks. */
+void bind_terminate(lua_State *L);
 bool bind_terminating(void);
 
 /* ---- tensors (tensor.c) ---- */

@@ -76,12 +76,15 @@ static int write_all(int fd, const char *bytes, size_t size) {
     return 0;
 }
 
+/* file.append(path, bytes): all of them or, on a full disk, none, so that no half line stays */
 static int file_append(lua_State *L) {
     size_t size;
     const char *path = luaL_checkstring(L, 1), *bytes = luaL_checklstring(L, 2, &size);
     int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0) return raise_code(L, path, errno);
+    off_t before = lseek(fd, 0, SEEK_END);
     int code = write_all(fd, bytes, size);
+    if (code && before >= 0 && ftruncate(fd, before) != 0) code = errno;
     if (close(fd) != 0 && !code) code = errno;
     return code ? raise_code(L, path, code) : 0;
 }

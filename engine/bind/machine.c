@@ -26,6 +26,16 @@ static int core_cpu_time(lua_State *L) {
     return push_clock(L, CLOCK_PROCESS_CPUTIME_ID);
 }
 
+/* sleep(seconds): less when a signal comes */
+static int core_sleep(lua_State *L) {
+    double seconds = luaL_checknumber(L, 1);
+    if (!(seconds >= 0 && seconds <= 86400)) return luaL_argerror(L, 1, "0 to 86400 seconds expected");
+    struct timespec pause = {.tv_sec = (time_t)seconds};
+    pause.tv_nsec = (long)((seconds - (double)pause.tv_sec) * 1e9);
+    nanosleep(&pause, NULL);
+    return 0;
+}
+
 static int core_unix_time(lua_State *L) {
     return push_clock(L, CLOCK_REALTIME);
 }
@@ -202,6 +212,7 @@ static const luaL_Reg functions[] = {
     {"clock", core_clock},
     {"cpu_time", core_cpu_time},
     {"unix_time", core_unix_time},
+    {"sleep", core_sleep},
     {"memory", core_memory},
     {"memory_reset_peak", core_memory_reset_peak},
     {"memory_limit", core_memory_limit},

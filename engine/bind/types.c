@@ -127,8 +127,9 @@ bool bind_interrupt_wanted(void) {
     return interrupt_pending || deferred;
 }
 
-void bind_terminate(void) {
+void bind_terminate(lua_State *L) {
     terminating = 1;
+    if (!deferring) bind_interrupt(L);
 }
 
 bool bind_terminating(void) {

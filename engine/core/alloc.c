@@ -111,6 +111,8 @@ void *syz_block_alloc(size_t bytes) {
         pool.free[class] = block->next;
         pool.stats.cached -= bytes;
     } else {
+        /* memory that waits in the cache counts too: rather give it back than outgrow the limit */
+        if (pool.limit && pool.stats.live + pool.stats.cached + bytes > pool.limit) syz_memory_trim();
         block = aligned_alloc(ALIGNMENT, bytes);
         if (!block) {
             syz_memory_trim();

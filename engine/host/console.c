@@ -2,6 +2,7 @@
 #include "host/host.h"
 
 #include <editline/readline.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,7 +54,10 @@ static int host_readline(lua_State *L) {
     completion = lua_isfunction(L, 2) ? 2 : 0;
     rl_attempted_completion_function = complete;
     rl_completion_append_character = '\0';
+    /* At the prompt nothing runs that would have to be saved: SIGTERM ends the process, as it does with a shell. */
+    void (*at_work)(int) = signal(SIGTERM, SIG_DFL);
     char *line = readline(prompt);
+    signal(SIGTERM, at_work);
     if (!line) return 0;
     lua_pushstring(L, line);
     free(line);

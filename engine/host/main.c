@@ -6,24 +6,38 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-static lua_State *running;
+lua_State *host_state;
 
 static void on_interrupt(int signal_number) {
     /* A second Ctrl-C before the first was noticed ends the process as usual. */
     signal(signal_number, bind_interrupt_pending() ? SIG_DFL : on_interrupt);
-    bind_interrupt(running);
+    bind_interrupt(host_state);
 }
 
 static void on_terminate(int signal_number) {
     (void)signal_number;
-    bind_terminate();
+    bind_terminate(host_state);
 }
 
 /* Where the Lua library lies: $SYZ_LUA, or the source tree that this program was built from. */
-static void set_library_path(lua_State *L) {
+static const char *library_folder(void) {
     const char *folder = getenv("SYZ_LUA");
-    if (!folder) folder = SYZ_SOURCE_DIR "/lua";
+    return folder ? folder : SYZ_SOURCE_DIR "/lua";
+}
+
+/* A moved source tree or a wrong variable is told in one line, not as the list of places `require` looked at. */
+static bool library_found(void) {
+    char path[4096];
+    int length = snprintf(path, sizeof path, "%s/syz/cli.lua", library_folder());
+    if (length > 0 && (size_t)length < sizeof path && access(path, R_OK) == 0) return true;
+    fprintf(stderr, "syz: there is no readable %s: set SYZ_LUA to the folder that holds Syzygy's Lua files\n", path);
+    return false;
+}
+
+static void set_library_path(lua_State *L) {
+    const char *folder = library_folder();
     lua_getglobal(L, "package");
     lua_pushfstring(L, "%s/?.lua;%s/?/init.lua", folder, folder);
     lua_setfield(L, -2, "path");
@@ -49,6 +63,7 @@ static int run_command_line(lua_State *L) {
     int argc = (int)lua_tointeger(L, 1);
     char **argv = lua_touserdata(L, 2);
     luaL_openlibs(L);
+    host_bound_memory(L);
     /* Count hooks do not fire in compiled loops, and Ctrl-C must stop a recipe anywhere; tensor work does not notice.
      */
     luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
@@ -74,21 +89,25 @@ static int report(lua_State *L) {
 }
 
 int main(int argc, char **argv) {
+    if (!library_found()) return 1;
     lua_State *L = luaL_newstate();
     if (!L) {
         fprintf(stderr, "syz: out of memory\n");
         return 1;
     }
-    running = L;
+    host_state = L;
     signal(SIGINT, on_interrupt);
     signal(SIGTERM, on_terminate);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a write over the limit of `ulimit -f` fails, as one on a full disk */
     lua_pushcfunction(L, describe);
     lua_pushcfunction(L, run_command_line);
     lua_pushinteger(L, argc);
     lua_pushlightuserdata(L, argv);
     int code = lua_pcall(L, 2, 1, 1) == 0 ? (int)lua_tointeger(L, -1) : report(L);
     signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
+    host_unbound_memory(L);
     lua_close(L);
     return code;
 }

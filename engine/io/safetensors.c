@@ -220,8 +220,16 @@ static syz_status read_header(syz_weights *weights, syz_mapping *file, json_t *h
     return SYZ_OK;
 }
 
+/* What a clone without Git LFS leaves in the place of a large file. */
+static bool is_lfs_pointer(const syz_mapping *file) {
+    static const char start[] = "version https://git-lfs";
+    return file->size >= sizeof start - 1 && memcmp(file->bytes, start, sizeof start - 1) == 0;
+}
+
 static syz_status read_file(syz_weights *weights, syz_mapping *file) {
     const char *path = weights->path;
+    if (is_lfs_pointer(file))
+        return syz_fail(SYZ_EFORMAT, "%s: is a Git LFS pointer, not the weights: run `git lfs pull`", path);
     if (file->size < 8) return syz_fail(SYZ_EFORMAT, "%s: has %zu bytes, too few for a header", path, file->size);
     uint64_t length = load_u64(file->bytes);
     if (length > MAX_HEADER) {

@@ -14,6 +14,8 @@ local subjects = world.prompts "eval"
 local pipe, judge = syz.pipeline(opt.model), syz.judge(opt.judge)
 if opt.shift > 0 then pipe.schedule = syz.schedule.flow { steps = opt.steps, shift = opt.shift } end
 
+local SHOWN, overview = 12, {}
+
 -- Images of one style (plain without one), and what the judge makes of them.
 local function draw(style, run)
   return syz.scope(function()
@@ -22,6 +24,7 @@ local function draw(style, run)
     local images = pipe:sample { prompts = prompts, steps = opt.steps, guidance = opt.guidance, seed = opt.seed,
       batch = 32 }
     run:sample(0, images, style and style.name or "plain")
+    overview[#overview + 1] = images:slice(0, 0, SHOWN):copy():keep()
     local verdict = judge:assess(images, subjects, (style or world.styles[1]).name)
     return { style_probability = style and verdict.style_probability, subject_accuracy = verdict.subject_accuracy,
       diversity = verdict.diversity }
@@ -36,6 +39,7 @@ local function execute(_, run)
     found[which.name] = verdict
     style, subject = style + verdict.style_probability / 5, subject + verdict.subject_accuracy / 5
   end
+  run:sample(0, syz.ops.concat(overview, 0), "overview", SHOWN) -- a row of plain prompts, then one of each style
   found.styled_subject_accuracy, found.styled_style_probability = subject, style
   run:summary(found)
   print(("plain prompts: subject %.3f; styled prompts: subject %.3f, style %.3f"):format(found.plain.subject_accuracy,

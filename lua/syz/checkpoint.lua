@@ -5,7 +5,9 @@
 -- has been read back.
 
 local core = require "syz.core"
+local disk = require "syz.disk"
 local files = require "syz.files"
+local message = require "syz.message"
 
 local checkpoint = {}
 
@@ -100,22 +102,25 @@ local function fill(partial, step, write)
   file.mkdir(partial)
   write(partial)
   local sums = {}
-  for _, name in ipairs(files_below(partial)) do sums[name] = file.sha256(partial .. "/" .. name) end
+  for _, name in ipairs(files_below(partial)) do sums[name] = assert(file.sha256(partial .. "/" .. name)) end
   files.write_json(partial .. "/manifest.json", { step = step, files = sums })
 end
 
--- What a device says when a file cannot be written; anything else is a mistake and goes on as an error.
-local device_errors = { "No space left", "Disk quota", "Input/output error", "Read%-only file system", "File too large",
-                        "Permission denied", "does not match its checksum" }
-
-local function is_device_error(message)
-  for _, pattern in ipairs(device_errors) do
-    if tostring(message):find(pattern) then return true end
+-- Give the oldest checkpoint's room to a new one. The newest stays, and has been read back before.
+local function make_room(folder)
+  local all, pinned = checkpoint.list(folder), checkpoint.pinned(folder)
+  if #all < 2 or not checkpoint.verify(all[#all].path) then return false end
+  for i = 1, #all - 1 do
+    if all[i].step ~= pinned then
+      file.remove_tree(all[i].path)
+      return true
+    end
   end
   return false
 end
 
---- Save a checkpoint. A disk that is full or fails costs this checkpoint only: earlier ones stay, nothing is raised.
+--- Save a checkpoint. A full disk is given the room of the oldest checkpoint but one; when that does not help, or the
+--- disk fails, this checkpoint is missing, nothing is raised, and the newest of the earlier ones stays.
 ---@param folder string
 ---@param step integer
 ---@param write fun(partial: string)   fills the folder it is given
@@ -126,7 +131,7 @@ function checkpoint.save(folder, step, write, opts)
   local root = folder .. "/checkpoints"
   local path = root .. "/" .. checkpoint.name(step)
   local partial = root .. "/." .. checkpoint.name(step) .. ".partial"
-  local ok, raised = pcall(function()
+  local function attempt()
     fill(partial, step, write)
     -- a checkpoint of the same step is either the same bytes or, after a resume, one that did not verify
     files.remove_folder(path)
@@ -134,11 +139,14 @@ function checkpoint.save(folder, step, write, opts)
     assert(checkpoint.verify(path))
     if opts.best then checkpoint.pin(folder, step) end
     prune(folder, opts.keep)
-  end)
+  end
+  local ok, raised = pcall(attempt)
+  if not ok then pcall(files.remove_folder, partial) end
+  if not ok and disk.is_full(raised) and make_room(folder) then ok, raised = pcall(attempt) end
   if ok then return path end
   pcall(files.remove_folder, partial)
-  if not is_device_error(raised) then error(raised, 0) end
-  return nil, tostring(raised)
+  if not disk.is_error(raised) then error(raised, 0) end
+  return nil, message.of(raised)
 end
 
 --- Remove what an interrupted save left behind.

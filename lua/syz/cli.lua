@@ -5,6 +5,7 @@
 
 local core = require "syz.core"
 local args = require "syz.cli.args"
+local message = require "syz.message"
 local nearest = require "syz.nearest"
 local progress = require "syz.progress"
 local text = require "syz.text"
@@ -32,22 +33,22 @@ function cli.out(s)
 end
 
 --- Print one line that says what went wrong.
----@param message string
+---@param reason any        what was raised, or a text
 ---@param code integer|nil
 ---@return integer code   1 unless given
-function cli.fail(message, code)
+function cli.fail(reason, code)
   local paint = text.painter("stderr")
-  io.stderr:write(paint("red", "error: ") .. message .. "\n")
+  io.stderr:write(paint("red", "error: ") .. message.of(reason) .. "\n")
   return code or cli.failed
 end
 
 --- Print what was wrong with a command line, and where to read more.
----@param message string
+---@param reason string
 ---@param command syz.Command|nil
 ---@return integer code
-function cli.misuse(message, command)
+function cli.misuse(reason, command)
   local name = command and "syz " .. command.name or "syz"
-  cli.fail(("%s: %s"):format(name, message))
+  cli.fail(("%s: %s"):format(name, reason))
   io.stderr:write(("%s --help shows how it is used\n"):format(name))
   return cli.misused
 end
@@ -69,10 +70,6 @@ function cli.overview()
   }
 end
 
-local function strip_position(message)
-  return (message:gsub("^%S-lua/syz/%S-%.lua:%d+: ", ""))
-end
-
 local function run_command(command, given)
   local trace
   local ok, code = xpcall(function() return command.run(given) end, function(raised)
@@ -83,7 +80,7 @@ local function run_command(command, given)
   if core.terminating() then return cli.resumable end
   if core.interrupted() or tostring(code):find("interrupted", 1, true) then return cli.interrupted end
   if given.trace then io.stderr:write(trace .. "\n") end
-  return cli.fail(strip_position(type(code) == "string" and code or "failed with a " .. type(code) .. " as error"))
+  return cli.fail(code)
 end
 
 local shortcuts = { ["--version"] = "version", ["-V"] = "version", ["--help"] = "help", ["-h"] = "help" }
@@ -125,7 +122,10 @@ function cli.main(argv)
   local typed = { "syz" }
   for i, word in ipairs(argv) do typed[i + 1] = text.shell(word) end
   given.command = table.concat(typed, " ")
-  if given.threads then core.threads(math.max(1, given.threads)) end
+  if given.threads then
+    if given.threads < 1 or given.threads > 4096 then return cli.misuse("--threads takes 1 to 4096", command) end
+    core.threads(given.threads)
+  end
   return run_command(command, given)
 end
 

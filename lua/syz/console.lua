@@ -1,6 +1,7 @@
 --- `syz console`: try things at a prompt. Expressions print their values, tensors a short summary; Tab completes names,
 --- fields, methods and paths; Ctrl-C stops a running operation and keeps the session; Ctrl-D leaves.
 local core = require "syz.core"
+local message = require "syz.message"
 
 local M = {}
 
@@ -48,10 +49,10 @@ function M.compile(text, env)
   local expression = text:gsub("^%s*=", "")
   local chunk, unfinished = load("return " .. expression, "=console", "t", env)
   if chunk then return chunk end
-  local message
-  chunk, message = load(text, "=console", "t", env)
+  local reason
+  chunk, reason = load(text, "=console", "t", env)
   if chunk then return chunk end
-  return nil, message, (message .. unfinished):find("near '<eof>'", 1, true) ~= nil
+  return nil, reason, (reason .. unfinished):find("near '<eof>'", 1, true) ~= nil
 end
 
 --- Names that may stand where `word` stands: globals and keywords, or the fields and methods behind "a.b:".
@@ -158,13 +159,11 @@ end
 --- Run one chunk and print what it returns. Errors are one line.
 ---@return boolean ok
 function M.evaluate(chunk)
-  local results = { xpcall(chunk, function(message)
-    return type(message) == "string" and message:gsub("^console:%d+: ", "") or "an error that is not text"
-  end) }
+  local results = { xpcall(chunk, function(raised) return (message.of(raised):gsub("^console:%d+: ", "")) end) }
   core.clear_interrupt()
   core.defer_interrupt(false)
   if not results[1] then
-    io.stderr:write("error: ", results[2], "\n")
+    io.stderr:write("error: ", message.of(results[2]), "\n")
     return false
   end
   for i = 2, #results do print(M.show_value(results[i])) end
@@ -177,20 +176,18 @@ function M.main(given)
   local host = require "syz.host"
   local env = require("syz.sandbox").environment "."
   local folder = state_folder()
-  core.file.mkdir(folder)
-  env.syz = require "syz"
+  local remembers = pcall(core.file.mkdir, folder)
+  env.syz = env.require "syz"
   helpers(env, folder)
   local path = given[1]
   if path then
-    local loaded, message = require("syz.recipe").load(path, {})
-    if not loaded then
-      io.stderr:write("error: ", tostring(message), "\n")
-      return 1
-    end
+    local cli = require "syz.cli"
+    local loaded, reason, kind = require("syz.recipe").load(path, {})
+    if not loaded then return cli.fail(reason, kind == "usage" and cli.misused or cli.failed) end
     env.recipe = loaded.experiment or loaded
   end
-  local history = folder .. "/history"
-  host.history(history)
+  local history = remembers and folder .. "/history" or nil
+  if history then host.history(history) end
   print(("syzygy %s, LuaJIT; help() for help, Ctrl-D to leave"):format(core.version()))
   local complete, pending = completer(env), nil
   while true do
@@ -202,15 +199,16 @@ function M.main(given)
     if line:match "%S" then host.remember(line, history) end
     local text = pending and pending .. "\n" .. line or line
     if text:match "%S" then
-      local chunk, message, incomplete = M.compile(text, env)
+      local chunk, reason, incomplete = M.compile(text, env)
       if chunk then
         pending = nil
         M.evaluate(chunk)
+        if core.terminating() then return 143 end
       elseif incomplete and line ~= "" then
         pending = text
       else
         pending = nil
-        io.stderr:write("error: ", message, "\n")
+        io.stderr:write("error: ", message.of(reason), "\n")
       end
     end
   end

@@ -1,5 +1,9 @@
 --- Training data: prompts from a text file, images with metadata from a WebDataset or an image folder.
 local core = require "syz.core"
+local identity = require "syz.identity"
+local message = require "syz.message"
+local progress = require "syz.progress"
+local text = require "syz.text"
 
 local M = {}
 
@@ -7,12 +11,19 @@ local M = {}
 ---@param path string
 ---@return string[]
 function M.prompts(path)
-  local list = {}
-  for line in (core.file.read(path) .. "\n"):gmatch("(.-)\r?\n") do
-    local text = line:match("^%s*(.-)%s*$")
-    if text ~= "" and text:sub(1, 1) ~= "#" then list[#list + 1] = text end
+  local list, number = {}, 0
+  local bytes, reason = core.file.read(path)
+  if not bytes then error(reason, 2) end
+  for line in (bytes:gsub("^\239\187\191", "") .. "\n"):gmatch("(.-)\r?\n") do
+    number = number + 1
+    if not text.valid_utf8(line) or line:find("%z") then
+      error(("%s:%d: not UTF-8 text; save the file as UTF-8"):format(path, number), 2)
+    end
+    local prompt = line:match("^%s*(.-)%s*$")
+    if prompt ~= "" and prompt:sub(1, 1) ~= "#" then list[#list + 1] = prompt end
   end
   if #list == 0 then error(path .. ": the file holds no prompts, one per line is needed", 2) end
+  identity.note("prompts", path)
   return list
 end
 
@@ -38,7 +49,7 @@ local Images = {}
 Images.__index = Images
 
 local function new_images(meta, tensors)
-  if #tensors == 0 then error("the data set holds no images that were asked for", 3) end
+  if #tensors == 0 then error("the data set holds no images that were asked for", 0) end
   return setmetatable({ meta = meta, pixels = M.stack(tensors):keep() }, Images)
 end
 
@@ -48,16 +59,51 @@ end
 ---@return syz.Images
 function M.images_of(meta, tensors) return new_images(meta, tensors) end
 
-local function add_image(meta, tensors, decoded, fields, filter)
-  if filter and not filter(fields) then return end
-  local s = decoded:shape()
-  local first = tensors[1] and tensors[1]:shape()
-  if first and (first[2] ~= s[1] or first[3] ~= s[2]) then
-    error(("image %s is %dx%d, the ones before it %dx%d: all sizes must be equal"):format(
-      tostring(fields.key), s[1], s[2], first[2], first[3]), 0)
+--- Images on their way into a set. One that cannot be read is left out, counted and named.
+local function collector(path, filter)
+  local meta, tensors, bad, good = {}, {}, {}, nil
+  local self = {}
+
+  -- `decode` runs for images that the filter lets through
+  function self.add(key, fields, decode)
+    fields.key = key
+    if filter and not filter(fields) then return end
+    local ok, decoded = pcall(decode)
+    if not ok then
+      if decoded == "interrupted" then error(decoded, 0) end
+      bad[#bad + 1] = { key = key, reason = message.of(decoded):gsub("^image: ", "") }
+      return
+    end
+    local s = decoded:shape()
+    if good and (good.height ~= s[1] or good.width ~= s[2]) then
+      error(("%s: image %s is %dx%d and %s is %dx%d; all must have one size (width x height)"):format(path, key, s[2],
+        s[1], good.key, good.width, good.height), 0)
+    end
+    good = good or { key = key, height = s[1], width = s[2] }
+    meta[#meta + 1] = fields
+    tensors[#tensors + 1] = decoded:reshape({ 1, s[1], s[2], 3 })
   end
-  meta[#meta + 1] = fields
-  tensors[#tensors + 1] = decoded:reshape({ 1, s[1], s[2], 3 })
+
+  function self.done()
+    local names = {}
+    for i = 1, math.min(3, #bad) do names[i] = bad[i].key end
+    local what = ("%s: %d of %d images cannot be read: %s%s"):format(path, #bad, #bad + #tensors,
+      table.concat(names, ", "), #bad > 3 and ", ..." or "")
+    if #bad > 0 then what = ("%s (the first: %s)"):format(what, bad[1].reason) end
+    if #bad > 0 and #tensors == 0 then error(what, 0) end
+    if #bad > 0 then progress.note("warning: " .. what .. "; they are left out", "yellow") end
+    return new_images(meta, tensors)
+  end
+
+  return self
+end
+
+local function object(bytes, where)
+  local fields, reason = core.json.decode(bytes)
+  if type(fields) ~= "table" or fields[1] ~= nil then
+    error(("%s: %s"):format(where, reason or "a JSON object { ... } is needed"), 0)
+  end
+  return fields
 end
 
 --- Read a WebDataset tar (KEY.png or KEY.jpg, KEY.json) into memory.
@@ -66,17 +112,48 @@ end
 ---@return syz.Images
 function M.webdataset(path, filter)
   return core.scope(function()
-    local meta, tensors = {}, {}
+    local images = collector(path, filter)
     for key, sample in core.webdataset(path) do
       local bytes = sample.png or sample.jpg or sample.jpeg
       if bytes then
-        local fields = sample.json and core.json.decode(sample.json) or {}
-        fields.key = key
-        if not filter or filter(fields) then add_image(meta, tensors, core.image.decode(bytes), fields) end
+        local fields = sample.json and object(sample.json, ("%s: %s.json"):format(path, key)) or {}
+        images.add(key, fields, function() return core.image.decode(bytes) end)
       end
     end
-    return new_images(meta, tensors)
+    return images.done()
   end)
+end
+
+-- Say which files the metadata tells about that are not there.
+local function warn_of_missing(path, about, there)
+  local missing = {}
+  for name in pairs(about) do
+    if not there[name] then missing[#missing + 1] = name end
+  end
+  if #missing == 0 then return end
+  table.sort(missing)
+  progress.note(("warning: %s/metadata.jsonl tells about %d files that are not there: %s%s"):format(path, #missing,
+    table.concat(missing, ", ", 1, math.min(3, #missing)), #missing > 3 and ", ..." or ""), "yellow")
+end
+
+-- The lines of an image folder's metadata.jsonl by the file they tell about.
+local function read_metadata(path)
+  local about, number = {}, 0
+  if core.file.exists(path) ~= "file" then return about end
+  local bytes, reason = core.file.read(path)
+  if not bytes then error(reason, 0) end
+  for line in (bytes .. "\n"):gmatch("(.-)\r?\n") do
+    number = number + 1
+    if line:match "%S" then
+      local where = ("%s:%d"):format(path, number)
+      local fields = object(line, where)
+      if type(fields.file_name) ~= "string" then
+        error(('%s: "file_name" must name an image of the folder'):format(where), 0)
+      end
+      about[fields.file_name] = fields
+    end
+  end
+  return about
 end
 
 --- Read a folder of images; a `metadata.jsonl` beside them ({"file_name": ..., ...} per line) adds fields.
@@ -85,26 +162,18 @@ end
 ---@return syz.Images
 function M.folder(path, filter)
   if core.file.exists(path) ~= "folder" then error(("there is no image folder %q"):format(path), 2) end
-  local about = {}
-  if core.file.exists(path .. "/metadata.jsonl") then
-    for line in core.file.read(path .. "/metadata.jsonl"):gmatch("[^\n]+") do
-      local fields = core.json.decode(line)
-      if fields.file_name then about[fields.file_name] = fields end
-    end
-  end
-  local names = core.file.list(path)
-  table.sort(names)
+  local about = read_metadata(path .. "/metadata.jsonl")
   return core.scope(function()
-    local meta, tensors = {}, {}
-    for _, name in ipairs(names) do
+    local images, there = collector(path, filter), {}
+    for _, name in ipairs(assert(core.file.list(path))) do
+      there[name] = true
       local extension = (name:match("%.(%w+)$") or ""):lower()
       if extension == "png" or extension == "jpg" or extension == "jpeg" then
-        local fields = about[name] or {}
-        fields.key = name
-        add_image(meta, tensors, core.image.read(path .. "/" .. name), fields, filter)
+        images.add(name, about[name] or {}, function() return core.image.read(path .. "/" .. name) end)
       end
     end
-    return new_images(meta, tensors)
+    warn_of_missing(path, about, there)
+    return images.done()
   end)
 end
 

@@ -17,11 +17,34 @@ function files.read_json(path)
   return value
 end
 
+--- The table in a JSON file that has to be there.
+---@param path string
+---@return table
+function files.need_json(path)
+  local value, reason = files.read_json(path)
+  if not value then error(reason, 0) end
+  return value
+end
+
 --- Write a table as indented JSON, whole or not at all.
 ---@param path string
 ---@param value table
 function files.write_json(path, value)
   core.file.write(path, core.json.encode(value, true) .. "\n")
+end
+
+--- Whether a picture can be written there: asked before the work that makes it.
+---@param path string
+---@return boolean|nil ok
+---@return string|nil reason
+function files.picture(path)
+  local extension = (path:match("%.(%w+)$") or ""):lower()
+  if extension ~= "png" and extension ~= "jpg" and extension ~= "jpeg" then
+    return nil, path .. ": images are saved as .png, .jpg or .jpeg"
+  end
+  local folder = path:match("^(.+)/[^/]*$") or path:sub(1, 1) == "/" and "/" or "."
+  if core.file.exists(folder) ~= "folder" then return nil, ("%s: there is no folder %s"):format(path, folder) end
+  return true
 end
 
 --- Remove a folder if it is there.

@@ -1,10 +1,17 @@
 --- syz.fit: supervised training of any set of modules by a loss function, as the pretraining recipes use it.
+local fields = require "syz.fields"
 local loop = require "syz.loop"
 
 local M = {}
 
 local Experiment = {}
 Experiment.__index = Experiment
+
+local FIELDS = {
+  modules = "table", loss = "function", optimizer = "table", steps = "integer", order = "table", seed = "integer",
+  checkpoint_every = "integer", precision = "string", evaluate = "function", evaluate_every = "integer",
+  finish = "function", label = "string", log_every = "integer",
+}
 
 --- Declare the experiment.
 ---@param spec { modules: table<string, table>, order: string[]|nil, loss: fun(step: integer, generator: syz.Generator):
@@ -13,9 +20,13 @@ Experiment.__index = Experiment
 ---  evaluate_every: integer|nil, finish: nil|fun(run: table) }
 ---  `loss` returns the scalar to minimise and optional numbers to log; `evaluate` returns numbers for metrics.jsonl.
 function M.experiment(spec)
+  fields.check("syz.fit", spec, FIELDS)
   for _, key in ipairs { "modules", "loss", "optimizer", "steps" } do
-    if spec[key] == nil then error("fit needs the field " .. key, 2) end
+    if spec[key] == nil then error("syz.fit needs the field " .. key, 2) end
   end
+  if next(spec.modules) == nil then error("syz.fit: modules names no module to train", 2) end
+  if type(spec.optimizer.update) ~= "function" then error("syz.fit: optimizer is made by syz.adamw { ... }", 2) end
+  if spec.steps < 1 then error(("syz.fit: steps must be at least 1, not %d"):format(spec.steps), 2) end
   return setmetatable(spec, Experiment)
 end
 

@@ -10,6 +10,7 @@ local inspect = {}
 
 ---@class syz.Inspection
 ---@field kind string
+---@field broken boolean|nil   a section "Broken" tells what is
 ---@field sections { title: string|nil, rows: any[][] }[]
 
 local function elements(shape)
@@ -76,10 +77,13 @@ local function shard(path)
   return { kind = "WebDataset shard", sections = { { rows = rows }, { title = "Files", rows = parts } } }
 end
 
--- All weight headers of a folder, one after the other.
+-- All weight headers of a folder, one after the other; of sharded weights what their index lists.
 local function folder_weights(folder)
-  local all = {}
-  for _, name in ipairs(assert(core.file.list(folder))) do
+  local all, names = {}, assert(core.file.list(folder))
+  for _, name in ipairs(names) do
+    if name:match("%.safetensors%.index%.json$") then return (core.safetensors.header(folder .. "/" .. name)) end
+  end
+  for _, name in ipairs(names) do
     if name:match("%.safetensors$") then
       for _, tensor in ipairs((core.safetensors.header(folder .. "/" .. name))) do all[#all + 1] = tensor end
     end
@@ -110,6 +114,24 @@ local function model(folder, config)
   return { kind = "model", sections = { { rows = rows }, { title = "Configuration", rows = config_rows(config) } } }
 end
 
+-- What is wrong with a pipeline, part by part: folders that its index lists and that are not there, torn JSON.
+local function problems_of(folder, index)
+  local found = {}
+  for name, part in pairs(index) do
+    local path = folder .. "/" .. name
+    if type(part) == "table" and type(part[2]) == "string" then
+      if core.file.exists(path) ~= "folder" then
+        found[#found + 1] = { name, "is not there (model_index.json lists it)" }
+      elseif core.file.exists(path .. "/config.json") then
+        local config, reason = files.read_json(path .. "/config.json")
+        if not config then found[#found + 1] = { name, reason } end
+      end
+    end
+  end
+  table.sort(found, function(a, b) return a[1] < b[1] end)
+  return found
+end
+
 local function pipeline(folder, index)
   local rows, total = {}, 0
   for _, name in ipairs(assert(core.file.list(folder))) do
@@ -123,7 +145,10 @@ local function pipeline(folder, index)
     end
   end
   local head = { { "class", class_of(index) or "?" }, { "parameters", text.count(total) } }
-  return { kind = "pipeline", sections = { { rows = head }, { title = "Parts", rows = rows } } }
+  local problems = problems_of(folder, index)
+  local sections = { { rows = head }, { title = "Parts", rows = rows } }
+  if #problems > 0 then sections[3] = { title = "Broken", rows = problems } end
+  return { kind = "pipeline", sections = sections, broken = #problems > 0 }
 end
 
 local function last_metrics(folder)

@@ -1,6 +1,8 @@
 --- The independent judge: a convolutional classifier with two heads, style and subject, that no method optimises.
 --- Another architecture than the reward (convolutions, not a transformer; classes, not text), another seed.
 local core = require "syz.core"
+local files = require "syz.files"
+local identity = require "syz.identity"
 local nearest = require "syz.nearest"
 local nn = require "syz.nn"
 
@@ -56,7 +58,12 @@ end
 ---@param folder string
 ---@return syz.Judge
 function M.load(folder)
-  local names = core.json.decode(core.file.read(folder .. "/config.json"))
+  if type(folder) ~= "string" then error("syz.judge needs the name of a folder, not a " .. type(folder), 2) end
+  local names = files.need_json(folder .. "/config.json")
+  if type(names.styles) ~= "table" or type(names.subjects) ~= "table" then
+    error(folder .. '/config.json: a judge\'s has lists of "styles" and "subjects"', 0)
+  end
+  identity.note("judge", folder)
   local self = M.new(names.styles, names.subjects, 0)
   self.module:restore(folder)
   return self

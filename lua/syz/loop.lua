@@ -3,19 +3,22 @@
 -- Every random number of step i comes from core.generator(seed, i), so that the state of a run is its weights, its
 -- optimizer and its step count: a resumed run draws what the uninterrupted one would have drawn.
 local core = require "syz.core"
+local files = require "syz.files"
 local progress = require "syz.progress"
 
 local M = {}
 
 local MAX_BAD_STEPS = 5
 
-local function save_state(folder, spec, step, extra)
+-- `pending`: what follows the step (an evaluation, as a rule) was not done; a resumed run begins with it.
+local function save_state(folder, spec, step, extra, pending)
   for name, module in pairs(spec.modules) do
     module:save(folder .. "/" .. name)
   end
   local tensors, count = spec.optimizer:state()
   core.safetensors.write(folder .. "/optimizer.safetensors", tensors, { count = tostring(count) })
-  core.file.write(folder .. "/state.json", core.json.encode({ step = step, updates = count, extra = extra }, true))
+  core.file.write(folder .. "/state.json", core.json.encode({ step = step, updates = count, extra = extra,
+    pending = pending }, true))
 end
 
 --- Give modules the weights that a checkpoint holds.
@@ -29,7 +32,9 @@ function M.restore(folder, modules)
     else
       local saved = core.model.load(path)
       for _, key in ipairs(module:names()) do
-        module:param(key):assign(saved:param(key))
+        local value = saved:param(key)
+        if not value then error(("%s lacks %s: the checkpoint is of another model"):format(path, key), 0) end
+        module:param(key):assign(value)
       end
     end
   end
@@ -38,7 +43,7 @@ end
 --- What a checkpoint's state.json says: { step, updates, extra = what the experiment added }.
 ---@param folder string
 function M.state(folder)
-  return core.json.decode(core.file.read(folder .. "/state.json"))
+  return files.need_json(folder .. "/state.json")
 end
 
 local function load_state(folder, spec)
@@ -47,7 +52,26 @@ local function load_state(folder, spec)
   core.scope(function()
     spec.optimizer:load_state(core.safetensors.read(folder .. "/optimizer.safetensors"), state.updates)
   end)
-  return state.step, state.extra
+  return state.step, state.extra, state.pending
+end
+
+-- What follows a step. It may take minutes, so unlike a step it is broken off when the run is asked to stop; what it
+-- logged is taken back. Returns what `after` returned, or nothing and the reason to leave.
+local function follow(run, spec, step, stats)
+  if not spec.after then return end
+  local leaving = run:stopping()
+  if leaving then return nil, nil, leaving end
+  local mark = run:mark()
+  local ok, stop, best = pcall(function()
+    core.defer_interrupt(false)
+    return spec.after(step, stats)
+  end)
+  core.defer_interrupt(true)
+  if ok then return stop, best end
+  leaving = core.terminating() and "terminated" or stop == "interrupted" and "interrupted"
+  if not leaving then error(stop, 0) end
+  run:back_to(mark)
+  return nil, nil, leaving
 end
 
 local function describe(stats)
@@ -61,6 +85,10 @@ end
 --- Clip and apply what has been accumulated. A loss or a gradient that is not finite changes nothing; `bad` is how many
 --- steps in a row had one. Returns the gradient norm, the learning rate, and whether the update was made.
 local function apply(spec, step, run, loss, bad)
+  if type(loss) ~= "number" then
+    error(("%s: a step returns a table of numbers with `loss` among them; its loss is a %s"):format(
+      spec.label or "train", type(loss)), 0)
+  end
   local norm, rate, what
   if loss ~= loss or math.abs(loss) == math.huge then
     spec.optimizer:zero_grad()
@@ -80,6 +108,7 @@ local function one_step(spec, step, run, bad)
   local stats = core.scope(function()
     return spec.step(step, core.generator(spec.seed, step), function(loss) return apply(spec, step, run, loss, bad) end)
   end)
+  if type(stats) ~= "table" then stats = {} end -- apply() says what is missing
   local norm, rate, finite = apply(spec, step, run, stats.loss, bad)
   stats.grad_norm, stats.lr = norm, rate
   bad = finite and 0 or bad + 1
@@ -112,36 +141,44 @@ function M.run(run, spec)
     end
   end
   spec.optimizer:bind(parameters)
-  local first, folder = 1, run:latest()
+  local first, folder, pending = 1, run:latest(), nil
   if folder then
-    local done, extra = load_state(folder, spec)
+    local done, extra
+    done, extra, pending = load_state(folder, spec)
     if spec.load_state then spec.load_state(extra) end
     first = done + 1
     spec.resumed = true
   end
-  local function checkpoint(step, best)
-    run:checkpoint(step, function(path) save_state(path, spec, step, spec.state and spec.state()) end, { best = best })
+  local function checkpoint(step, best, state, unfollowed)
+    state = state or spec.state and spec.state()
+    run:checkpoint(step, function(path) save_state(path, spec, step, state, unfollowed) end, { best = best })
   end
   if not folder and spec.checkpoint_start then checkpoint(0, true) end
   local bar = progress.new(spec.steps, spec.label or "train")
   core.defer_interrupt(true) -- Ctrl-C finishes the step and saves; whoever catches what is raised ends the deferral
+  -- what comes after a step: an evaluation, a checkpoint, the end
+  local function conclude(step, stats, due)
+    local state = spec.state and core.json.decode(core.json.encode(spec.state()))
+    local stop, best, leaving = follow(run, spec, step, stats)
+    local unfollowed = leaving ~= nil or nil
+    leaving = leaving or run:stopping()
+    if stop or best or leaving or due then checkpoint(step, best, unfollowed and state, unfollowed) end
+    if leaving then
+      bar:done()
+      error({ resumable = true, status = leaving, step = step }, 0)
+    end
+    return stop
+  end
   local bad, last = 0, first - 1
-  for step = first, spec.steps do
+  local stop = pending and conclude(last, {}, true)
+  for step = first, stop and 0 or spec.steps do
     local stats
     stats, bad = one_step(spec, step, run, bad)
     last = step
     if step % (spec.log_every or 1) == 0 or step == spec.steps then run:log(step, stats) end
     bar:update(step, describe(stats))
-    local stop, best
-    if spec.after then stop, best = spec.after(step, stats) end
-    local leaving = run:stopping()
-    local due = spec.checkpoint_every and step % spec.checkpoint_every == 0
-    if stop or best or leaving or step == spec.steps or due then checkpoint(step, best) end
-    if leaving then
-      bar:done()
-      error({ resumable = true, status = leaving, step = step }, 0)
-    end
-    if stop then break end
+    local due = step == spec.steps or spec.checkpoint_every and step % spec.checkpoint_every == 0
+    if conclude(step, stats, due) then break end
   end
   bar:done()
   core.defer_interrupt(false)

@@ -1,11 +1,15 @@
 --- The optimizer as recipes declare it: AdamW with global-norm clipping and a learning-rate schedule.
 local core = require "syz.core"
+local fields = require "syz.fields"
 
 local M = {}
 
 ---@class syz.Optimizer
 local Optimizer = {}
 Optimizer.__index = Optimizer
+
+local FIELDS = { lr = "number", clip = "number", weight_decay = "number", beta1 = "number", beta2 = "number",
+  eps = "number", schedule = "function" }
 
 local defaults = { lr = 1e-5, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 1e-4, clip = 1.0 }
 
@@ -14,13 +18,20 @@ local defaults = { lr = 1e-5, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_dec
 ---  eps: number|nil, schedule: nil|fun(step: integer, steps: integer): number }
 ---@return syz.Optimizer
 function M.adamw(options)
+  options = options or {}
+  fields.check("adamw", options, FIELDS)
   local self = setmetatable({}, Optimizer)
-  for key, value in pairs(defaults) do self[key] = value end
-  for key, value in pairs(options or {}) do
-    if defaults[key] == nil and key ~= "schedule" then
-      error(("adamw has no option %q: it takes lr, clip, weight_decay, beta1, beta2, eps and schedule"):format(key), 2)
+  for key, value in pairs(defaults) do self[key] = options[key] or value end
+  self.schedule = options.schedule
+  for _, key in ipairs { "lr", "clip", "weight_decay", "eps" } do
+    if not (self[key] >= 0 and self[key] < math.huge) then
+      error(("adamw: %s must be a finite number from 0, not %s"):format(key, self[key]), 2)
     end
-    self[key] = value
+  end
+  for _, key in ipairs { "beta1", "beta2" } do
+    if not (self[key] >= 0 and self[key] < 1) then
+      error(("adamw: %s must be at least 0 and below 1, not %s"):format(key, self[key]), 2)
+    end
   end
   return self
 end

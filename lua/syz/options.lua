@@ -180,9 +180,10 @@ end
 ---@param declared syz.Option[]
 ---@param config table<string, any>|nil
 ---@param sets { key: string, value: any }[]|nil
+---@param config_path string|nil   the file that `config` was read from
 ---@return table|nil values        reading or writing an undeclared name is an error
 ---@return string|nil reason
-function options.resolve(declared, config, sets)
+function options.resolve(declared, config, sets, config_path)
   local names, values = names_of(declared), {}
   for _, option in ipairs(declared) do
     local value, reason = options.convert(option, option.default)
@@ -200,7 +201,7 @@ function options.resolve(declared, config, sets)
     return true
   end
   for key, value in pairs(config or {}) do
-    local ok, reason = assign("--config", key, value)
+    local ok, reason = assign(config_path or "--config", key, value)
     if not ok then return nil, reason end
   end
   for _, set in ipairs(sets or {}) do

@@ -2,16 +2,16 @@
 --- The embedded emoji pipeline and FLUX.1 take the same path.
 local core = require "syz.core"
 local data = require "syz.data"
+local fields = require "syz.fields"
+local files = require "syz.files"
+local identity = require "syz.identity"
 local sampler = require "syz.sampler"
 local schedule = require "syz.schedule"
+local text_reader = require "syz.texts"
 
 ---@class syz.Pipeline
 local Pipeline = {}
 Pipeline.__index = Pipeline
-
-local function read_json(path)
-  return core.json.decode(core.file.read(path))
-end
 
 --- Latents [N,h,w,C] to tokens [N, h/2 * w/2, 4C] and back, in FLUX's order (channel, row, column).
 local function pack(z)
@@ -206,25 +206,64 @@ function M.new(parts)
   return self
 end
 
+local function check_folder(folder)
+  if type(folder) ~= "string" then error("syz.pipeline needs the name of a folder, not a " .. type(folder), 3) end
+  local kind = core.file.exists(folder)
+  if not kind then error(folder .. ": no such folder; a pipeline folder is needed", 3) end
+  if kind ~= "folder" then error(folder .. " is a file; a pipeline folder is needed", 3) end
+  if core.file.exists(folder .. "/model_index.json") ~= "file" then
+    error(("%s is not a pipeline folder: it has no model_index.json"):format(folder), 3)
+  end
+  files.need_json(folder .. "/model_index.json")
+end
+
+local function load_class(folder, class)
+  local model = core.model.load(folder)
+  if model:class() ~= class then
+    error(("%s holds %s weights; those of %s are needed there"):format(folder, model:class(), class), 0)
+  end
+  return model
+end
+
+local function part(folder, name, class)
+  if core.file.exists(folder .. "/" .. name) ~= "folder" then
+    error(("%s lacks the folder %s with the weights of %s"):format(folder, name, class), 0)
+  end
+  return load_class(folder .. "/" .. name, class)
+end
+
+--- Load the weights of a transformer alone.
+---@param folder string
+function M.transformer(folder)
+  if core.file.exists(folder) ~= "folder" then error(folder .. ": no such folder; a transformer's is needed", 0) end
+  return load_class(folder, "FluxTransformer2DModel")
+end
+
 --- Load a pipeline folder.
 ---@param folder string
 ---@param options { steps: integer|nil, shift: number|nil, size: integer[]|nil }|nil
 ---@return syz.Pipeline
 function M.load(folder, options)
   options = options or {}
-  if core.file.exists(folder .. "/model_index.json") ~= "file" then
-    error(("%s is not a pipeline folder: it has no model_index.json"):format(folder), 2)
+  fields.check("syz.pipeline", options, { steps = "integer", shift = "number", size = "table" })
+  check_folder(folder)
+  local scheduler = files.need_json(folder .. "/scheduler/scheduler_config.json")
+  if scheduler.shift ~= nil and not (type(scheduler.shift) == "number" and scheduler.shift > 0) then
+    error(folder .. '/scheduler/scheduler_config.json: "shift" must be a number above 0', 0)
   end
-  local scheduler = read_json(folder .. "/scheduler/scheduler_config.json")
+  local text_encoder = part(folder, "text_encoder", "CLIPTextModel")
+  local ids = text_encoder:config().vocab_size
   local self = M.new {
     folder = folder,
-    transformer = core.model.load(folder .. "/transformer"),
-    vae = core.model.load(folder .. "/vae"),
-    text_encoder = core.model.load(folder .. "/text_encoder"),
-    tokenizer = core.tokenizer(folder .. "/tokenizer"), tokenizer_folder = folder .. "/tokenizer",
+    transformer = M.transformer(folder .. "/transformer"),
+    vae = part(folder, "vae", "AutoencoderKL"),
+    text_encoder = text_encoder,
+    tokenizer = text_reader.open(folder .. "/tokenizer", ids, "the pipeline's text encoder"),
+    tokenizer_folder = folder .. "/tokenizer",
     schedule = schedule.flow { steps = options.steps or 25, shift = options.shift or scheduler.shift or 1 },
     size = options.size,
   }
+  identity.note("pipeline", folder)
   self.vae:requires_grad(false)
   self.text_encoder:requires_grad(false)
   return self

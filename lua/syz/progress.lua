@@ -62,6 +62,7 @@ end
 --- With --json, print an object as a line on stdout; otherwise nothing.
 ---@param object table
 function progress.object(object)
+  if not settings.err then progress.configure() end
   if settings.json then settings.out(core.json.encode(object) .. "\n") end
 end
 
@@ -69,6 +70,7 @@ end
 ---@param line string
 ---@param style string|nil   a colour of syz.text; "yellow" marks a warning, which --quiet lets through
 function progress.note(line, style)
+  if not settings.err then progress.configure() end
   if settings.json then
     progress.object { note = line, level = style == "yellow" and "warning" or "info" }
     return

@@ -5,6 +5,8 @@
 
 local core = require "syz.core"
 local files = require "syz.files"
+local identity = require "syz.identity"
+local message = require "syz.message"
 local options = require "syz.options"
 local sandbox = require "syz.sandbox"
 
@@ -26,7 +28,7 @@ function recipe.options(spec)
   if not ok then error(declared, 2) end
   context.declared = declared
   if context.help then error(help_wanted, 0) end
-  local values, reason = options.resolve(declared, context.config, context.sets)
+  local values, reason = options.resolve(declared, context.config, context.sets, context.config_path)
   if not values then
     context.misuse = reason
     error(reason, 2)
@@ -35,31 +37,46 @@ function recipe.options(spec)
   return values
 end
 
+-- The line of the only `return` that begins a line. A call that is returned leaves no frame of the recipe on the stack,
+-- so an error that finds none while the recipe is loaded came from there.
+local function return_line(path)
+  local found, number = nil, 0
+  for line in ((core.file.read(path) or "") .. "\n"):gmatch("(.-)\n") do
+    number = number + 1
+    if line:match "^return%f[^%w_]" then
+      if found then return nil end
+      found = number
+    end
+  end
+  return found
+end
+
 --- One line that says what failed and, where a line of the recipe is on the stack, which.
 ---@param path string
+---@param loading_now boolean|nil   the recipe itself is running, not what it returned
 ---@return fun(raised: any): any
-function recipe.located(path)
+function recipe.located(path, loading_now)
   return function(raised)
-    if type(raised) ~= "string" then return raised end
-    local message = raised:gsub("^%S-lua/syz/%S-%.lua:%d+: ", "")
-    if message:sub(1, #path + 1) == path .. ":" then return message end
+    if raised == help_wanted or type(raised) == "table" and raised.resumable then return raised end
+    local line = message.of(raised)
+    if line:sub(1, #path + 1) == path .. ":" or line == "interrupted" then return line end
     for level = 2, 60 do
       local frame = debug.getinfo(level, "Sl")
       if not frame then break end
       if frame.source == "@" .. path and frame.currentline > 0 then
-        return ("%s:%d: %s"):format(path, frame.currentline, message)
+        return ("%s:%d: %s"):format(path, frame.currentline, line)
       end
     end
-    return message
+    local number = loading_now and return_line(path)
+    return number and ("%s:%d: %s"):format(path, number, line) or loading_now and path .. ": " .. line or line
   end
 end
 
 local function read_config(path)
   local bytes, reason = core.file.read(path)
   if not bytes then return nil, reason end
-  local config
-  config, reason = core.yaml.decode(bytes)
-  if config == nil then return nil, path .. ": " .. (reason or "not YAML") end
+  local ok, config = pcall(core.yaml.decode, bytes, path)
+  if not ok then return nil, message.of(config) end
   if config == core.null then config = {} end
   if type(config) ~= "table" or config[1] ~= nil then return nil, path .. ": expected `name: value` lines" end
   return config
@@ -82,6 +99,7 @@ end
 ---@field required table<string, string>   files beside it that it required, name to path
 ---@field declared syz.Option[]     empty when the recipe declares nothing
 ---@field values table              resolved options
+---@field inputs table            models and prompt files it read, with fingerprints (syz.identity)
 ---@field experiment table|nil      absent when only help was asked for
 
 --- Load and run a recipe's chunk.
@@ -92,6 +110,10 @@ end
 ---@return "usage"|"recipe"|nil kind   whose mistake it is: the command line's or the recipe's
 function recipe.load(path, overrides)
   overrides = overrides or {}
+  if core.file.exists(path) == "folder" then
+    local inside = core.file.exists(path .. "/recipe.lua") and (": its recipe is %s/recipe.lua"):format(path) or ""
+    return nil, ("%s is a folder, a recipe is a .lua file%s"):format(path, inside), "usage"
+  end
   if core.file.exists(path) ~= "file" then return nil, path .. ": no such recipe", "usage" end
   local config, reason
   if overrides.config then
@@ -100,15 +122,22 @@ function recipe.load(path, overrides)
   end
   local chunk, required = sandbox.load(path)
   if not chunk then return nil, required, "recipe" end
-  local context = { help = overrides.help, config = config, sets = overrides.sets }
+  local context = { help = overrides.help, config = config, config_path = overrides.config,
+                    sets = overrides.sets }
   loading = context
-  local ok, result = xpcall(chunk, recipe.located(path))
+  identity.forget()
+  local ok, result = xpcall(chunk, recipe.located(path, true))
   loading = nil
   local loaded = { path = path, name = recipe.name(path), source = assert(core.file.read(path)), required = required,
                    declared = context.declared or {}, values = context.values or {} }
   if not ok and result == help_wanted then return loaded end
   if context.misuse then return nil, context.misuse, "usage" end
-  if not ok then return nil, tostring(result), "recipe" end
+  if not ok then
+    -- a full stack and an empty heap come without the handler's help
+    local line = message.of(result)
+    if line:sub(1, #path + 1) ~= path .. ":" and line ~= "interrupted" then line = path .. ": " .. line end
+    return nil, line, "recipe"
+  end
   local given = overrides.sets and overrides.sets[1]
   if not context.declared and (given or config and next(config) ~= nil) then
     return nil, ("%s declares no options; nothing can be set"):format(path), "usage"
@@ -117,7 +146,7 @@ function recipe.load(path, overrides)
   if type(result) ~= "table" or type(result.execute) ~= "function" then
     return nil, path .. ": a recipe ends with `return syz.train { ... }` or another experiment", "recipe"
   end
-  loaded.experiment = result
+  loaded.experiment, loaded.inputs = result, identity.taken()
   return loaded
 end
 

@@ -4,6 +4,7 @@
 -- A recipe sees copies of the pure libraries, `require` for "syz" and for files beside it, and nothing that reaches
 -- files, processes, bytecode, other environments or the host's own tables.
 local core = require "syz.core"
+local nearest = require "syz.nearest"
 
 local M = {}
 
@@ -26,20 +27,37 @@ local function safe_string()
   local s = copy(string)
   s.dump = nil
   s.rep = function(text, n, separator)
-    text = tostring(text)
+    if type(text) ~= "string" and type(text) ~= "number" or type(tonumber(n)) ~= "number" then
+      error("string.rep takes a text and how often it is repeated", 2)
+    end
+    text, n = tostring(text), tonumber(n)
     if n * (#text + #(separator or "")) > MAX_REPEAT then error("string.rep: the result would exceed 64 MiB", 2) end
     return string.rep(text, n, separator)
   end
   return s
 end
 
+-- A metatable in which a misspelt name of the library is an error that offers the nearest one, not a nil to be called.
+local function spelling(name, value)
+  local meta = copy(getmetatable(value) or {})
+  meta.__index = meta.__index or function(_, key)
+    local names = {}
+    for known in pairs(value) do names[#names + 1] = tostring(known) end
+    error(("there is no %s.%s%s"):format(name, tostring(key), nearest.hint(tostring(key), names)), 2)
+  end
+  return meta
+end
+
 -- A copy of the public module, tables and all, so that a recipe that overwrites a function harms only itself. Callable
 -- tables keep their metatable.
-local function detached(value, depth)
+local function detached(value, depth, name)
   if type(value) ~= "table" or depth == 0 then return value end
   local to = {}
-  for key, item in pairs(value) do to[key] = detached(item, depth - 1) end
-  return setmetatable(to, getmetatable(value))
+  for key, item in pairs(value) do
+    local inner = name == "syz" and type(key) == "string" and "syz." .. key or nil
+    to[key] = detached(item, depth - 1, inner)
+  end
+  return setmetatable(to, name and spelling(name, value) or getmetatable(value))
 end
 
 local function loader(env)
@@ -59,7 +77,10 @@ end
 
 local function read_chunk(path, env)
   if core.file.exists(path) ~= "file" then return nil, ("there is no recipe %q"):format(path) end
-  return load(core.file.read(path, 1024 * 1024), "@" .. path, "t", env)
+  local source, reason = core.file.read(path, 1024 * 1024)
+  if not source then return nil, reason end
+  if source:find("[%z\1-\8\27]") then return nil, path .. ": not Lua text (a recipe is a text file)" end
+  return load(source, "@" .. path, "t", env)
 end
 
 local function requirer(env, folder, files)
@@ -68,7 +89,7 @@ local function requirer(env, folder, files)
     if type(name) ~= "string" then error("require: a name is needed", 2) end
     if loaded[name] ~= nil then return loaded[name] end
     if name == "syz" then
-      loaded[name] = detached(require "syz", 4)
+      loaded[name] = detached(require "syz", 4, "syz")
       return loaded[name]
     end
     if not name:match("^[%w_]+$") then

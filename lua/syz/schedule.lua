@@ -4,6 +4,7 @@
 -- schedule t is the fraction of the 1000 DDPM steps. Methods are written against alpha and sigma only, so that both
 -- serve. Levels may be numbers or tensors of shape {B} (one level per sample).
 local core = require "syz.core"
+local fields = require "syz.fields"
 
 local M = {}
 
@@ -100,6 +101,14 @@ function Schedule:recover(y, eps, t)
   return (y - sigma * eps) / alpha
 end
 
+local function check(owner, options, spec)
+  fields.check(owner, options, spec, 3)
+  if options.steps and options.steps < 1 then error(owner .. ": steps must be at least 1", 3) end
+  if options.shift and not (options.shift > 0 and options.shift < math.huge) then
+    error(owner .. ": shift must be a number above 0", 3)
+  end
+end
+
 local function new(kind, options, at, split)
   return setmetatable({ kind = kind, steps = options.steps or 25, shift = options.shift or 1, at = at, split = split },
     Schedule)
@@ -109,7 +118,9 @@ end
 ---@param options { steps: integer|nil, shift: number|nil }
 ---@return syz.Schedule
 function M.flow(options)
-  return new("flow", options or {}, function(_, t) return 1 - t, t end, split_flow)
+  options = options or {}
+  check("syz.schedule.flow", options, { steps = "integer", shift = "number" })
+  return new("flow", options, function(_, t) return 1 - t, t end, split_flow)
 end
 
 --- Variance preserving (DDPM, the scaled-linear betas of Stable Diffusion): alpha^2 = abar, sigma^2 = 1 - abar.
@@ -117,6 +128,7 @@ end
 ---@return syz.Schedule
 function M.vp(options)
   options = options or {}
+  check("syz.schedule.vp", options, { steps = "integer", shift = "number", beta = "table", train_steps = "integer" })
   local n, beta = options.train_steps or 1000, options.beta or { 0.00085, 0.012 }
   local abar, product = { [0] = 1 }, 1
   for i = 1, n do

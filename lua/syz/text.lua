@@ -29,6 +29,25 @@ function text.utf8()
   return locale ~= nil and locale:lower():find("utf%-?8") ~= nil
 end
 
+--- Whether bytes are UTF-8: no stray or missing continuation, nothing overlong, no surrogates, nothing past U+10FFFF.
+---@param s string
+---@return boolean
+function text.valid_utf8(s)
+  local at = s:find("[\128-\255]")
+  while at do
+    local a, b, c, d = s:byte(at, at + 3)
+    local function tail(byte, low, high) return byte and byte >= (low or 0x80) and byte <= (high or 0xbf) end
+    local length
+    if a >= 0xc2 and a <= 0xdf and tail(b) then length = 2
+    elseif a >= 0xe0 and a <= 0xef and tail(b, a == 0xe0 and 0xa0, a == 0xed and 0x9f) and tail(c) then length = 3
+    elseif a >= 0xf0 and a <= 0xf4 and tail(b, a == 0xf0 and 0x90, a == 0xf4 and 0x8f) and tail(c) and tail(d) then
+      length = 4
+    else return false end
+    at = s:find("[\128-\255]", at + length)
+  end
+  return true
+end
+
 --- Columns a string takes: escapes none, each UTF-8 sequence one.
 ---@param s string
 ---@return integer

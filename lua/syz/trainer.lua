@@ -115,7 +115,9 @@ end
 
 -- What a finished run would say when asked to go on, if there is nothing left to do.
 local function complete(self, saved, done, metrics, run)
-  if not saved or not core.file.exists(run.folder .. "/summary.json") then return nil end
+  -- a run that was complete, goes on with more steps and is stopped at their end has the old summary
+  local summary = saved and files.read_json(run.folder .. "/summary.json")
+  if not summary or summary.steps ~= done then return nil end
   if self.rule and metrics.rule and metrics.rule.stopped then
     return ("the run is complete: stopped at step %d, %s; without `stop` it would go on"):format(
       metrics.rule.stopped.step, metrics.rule.stopped.reason)
@@ -199,8 +201,11 @@ function Experiment:finish(run, check, metrics, last, started)
     announce(run, rule, kept, last)
   end
   name_sample(run, sample_name(kept), "after")
+  -- the summary says that the run is complete, so it comes last
+  run:insist("the trained model", function()
+    self.method.pipeline:save(run.folder .. "/model", { transformer_only = true })
+  end)
   run:summary(summary)
-  self.method.pipeline:save(run.folder .. "/model", { transformer_only = true })
 end
 
 function Experiment:execute(run)

@@ -60,7 +60,7 @@ end
 local function typed(flag, word)
   if not flag.kind then return word end
   local n = tonumber(word)
-  if not n or n ~= n or (flag.kind == "integer" and (n ~= math.floor(n) or n < 0 or n > 2 ^ 53)) then
+  if not n or n - n ~= 0 or (flag.kind == "integer" and (n ~= math.floor(n) or n < 0 or n > 2 ^ 53)) then
     return nil, ("--%s takes %s, not \"%s\""):format(flag.name,
       flag.kind == "integer" and "a whole number" or "a number", word)
   end

@@ -1,5 +1,6 @@
 --- syz doctor: what this machine has, what the engine makes of it, and what is missing with its remedy.
 local core = require "syz.core"
+local message = require "syz.message"
 local text = require "syz.text"
 
 ---@type syz.Command
@@ -59,7 +60,25 @@ local function writable(folder)
     core.file.remove(probe)
   end)
   if ok and not existed then core.file.remove(folder) end
-  return ok, reason
+  return ok, not ok and message.of(reason) or nil
+end
+
+-- The folder that holds lua/ and examples/, where this program has its library.
+local function home()
+  local library = package.path:match("^([^;]*)/lua/%?%.lua")
+  return library and core.file.exists(library .. "/examples") and library or nil
+end
+
+-- Where the embedded model is: here, or in the program's own folder, which recipes do not look into.
+local function embedded(add)
+  local place = "examples/emoji/pipeline/model_index.json"
+  if core.file.exists(place) then return add("embedded model", "found in examples/emoji") end
+  local root = home()
+  if not root or not core.file.exists(root .. "/" .. place) then
+    return add("embedded model", "not found", "note", "name a model of your own, or get the repository whole")
+  end
+  add("embedded model", ("found in %s/examples/emoji"):format(root), "note",
+    ("recipes look for it below the current folder: cd %s"):format(text.shell(root)))
 end
 
 local function system(add, machine)
@@ -69,9 +88,7 @@ local function system(add, machine)
   local ok, reason = writable("runs")
   add("runs/", ok and "writable" or "not writable: " .. tostring(reason), ok and "good" or "bad",
     not ok and "start syz in a folder of your own, or give --out" or nil)
-  local models = core.file.exists("examples/emoji/pipeline/model_index.json")
-  add("embedded model", models and "found in examples/emoji" or "not below this folder", models and "good" or "note",
-    not models and "start syz in the repository's folder, or name your own model" or nil)
+  embedded(add)
 end
 
 --- What there is to say about this machine.

@@ -43,7 +43,7 @@ function command.run(given)
   else
     print_table(cli, given, found)
   end
-  return cli.ok
+  return found.broken and cli.failed or cli.ok
 end
 
 return command

@@ -1,5 +1,7 @@
 --- syz run RECIPE: load a recipe, execute its experiment in a run folder, write the report.
 local core = require "syz.core"
+local disk = require "syz.disk"
+local message = require "syz.message"
 local options = require "syz.options"
 local progress = require "syz.progress"
 local recipe = require "syz.recipe"
@@ -21,7 +23,7 @@ local command = {
     { name = "config", value = "FILE", help = "set options from a YAML file, such as a run's config.yaml" },
     { name = "out", short = "o", value = "DIR", help = "the run's folder (default runs/<recipe>-<date>-<time>)" },
     { name = "resume", value = "DIR", optional = true, help = "go on with an interrupted run (default: the newest)",
-      accepts = function(word) return core.file.exists(word) == "folder" end },
+      accepts = function(word) return core.file.exists(word) ~= "file" and not word:match "%.lua$" end },
     { name = "ledger", help = "a detailed ledger: gradient norm of each branch, numbers of each sample" },
     { name = "keep", value = "N", kind = "integer", help = "checkpoints to keep (default 2)" },
   },
@@ -141,14 +143,21 @@ local function execute(cli, loaded, opened, given)
   core.clear_interrupt()
   core.defer_interrupt(false)
   if not ok then
-    opened:close("failed", tostring(status))
-    if given.trace then io.stderr:write(trace .. "\n") end
-    return cli.fail(tostring(status))
+    opened:close("failed", message.of(status))
+    if given.trace and trace then io.stderr:write(trace .. "\n") end
+    local _, step = opened:latest()
+    if step and disk.is_full(status) then
+      status = ("%s; the checkpoint of step %d is intact: make room, then syz run %s --resume %s"):format(
+        message.of(status), step, text.shell(loaded.path), text.shell(opened.folder))
+    end
+    return cli.fail(status)
   end
   status = (status == "terminated" or status == "interrupted") and status or "finished"
   opened:close(status)
-  local written, reason = report.write(opened.folder)
-  if not written then opened:warn("no report: " .. reason) end
+  local ok_report, written, reason = pcall(report.write, opened.folder)
+  if not ok_report then written, reason = nil, message.of(written) end
+  if not written then opened:warn(("no report: %s; `syz report %s` writes it later"):format(reason,
+    text.shell(opened.folder))) end
   show_result(cli, opened, given, status)
   if status ~= "finished" then
     io.stderr:write(("to go on: syz run %s --resume %s\n"):format(text.shell(loaded.path), text.shell(opened.folder)))
@@ -161,6 +170,7 @@ function command.run(given)
   if given.help then return print_help(cli, given) end
   local wanted, reason = overrides(given)
   if not wanted then return cli.misuse(reason, command) end
+  if given.keep and given.keep < 1 then return cli.misuse("--keep must be at least 1", command) end
   local folder = given.out
   if given.resume then
     folder, reason = resumable(given)
@@ -168,6 +178,10 @@ function command.run(given)
     local saved = folder .. "/config.yaml"
     if not wanted.config and core.file.exists(saved) then wanted.config = saved end
   end
+  -- before a recipe loads gigabytes
+  local fits = true
+  if folder then fits, reason = run.fits(folder, given.resume ~= nil) end
+  if not fits then return cli.fail(reason, cli.misused) end
   local loaded, kind
   loaded, reason, kind = recipe.load(given[1], wanted)
   if not loaded then return cli.fail(reason, kind == "usage" and cli.misused or cli.failed) end

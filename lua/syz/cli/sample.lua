@@ -1,5 +1,6 @@
 --- syz sample: images for prompts, as one picture.
 local core = require "syz.core"
+local files = require "syz.files"
 local images = require "syz.images"
 local progress = require "syz.progress"
 local run = require "syz.run"
@@ -24,11 +25,15 @@ local command = {
   },
 }
 
+-- Of images per prompt, and of steps.
+local MOST = 1000
+
 -- A run's folder holds only what training changed; the rest comes from the pipeline its recipe named.
 local function parts_of(folder, transformer)
   if not run.record(folder) then return folder, transformer end
   local trained = folder .. "/model/transformer"
-  local config = core.yaml.decode(core.file.read(folder .. "/config.yaml") or "")
+  local ok, config = pcall(core.yaml.decode, core.file.read(folder .. "/config.yaml") or "", folder .. "/config.yaml")
+  if not ok then return nil, config end
   local base = type(config) == "table" and config.model
   if not core.file.exists(trained) or type(base) ~= "string" then
     return nil, folder .. ": this run left no trained transformer; name a pipeline folder with --model"
@@ -58,13 +63,16 @@ function command.run(given)
   if not given.model then return cli.misuse("needs --model DIR", command) end
   if not given.prompt then return cli.misuse('needs --prompt "what to draw"', command) end
   for _, name in ipairs { "n", "steps" } do
-    if given[name] and given[name] < 1 then return cli.misuse(("--%s must be at least 1"):format(name), command) end
+    local value = given[name] or 1
+    if value < 1 or value > MOST then return cli.misuse(("--%s takes 1 to %d"):format(name, MOST), command) end
   end
   local out = given.out or "sample.png"
+  local writable, why = files.picture(out)
+  if not writable then return cli.misuse(why, command) end
   local base, transformer = parts_of(given.model, given.transformer)
   if not base then return cli.fail(transformer) end
   local pipe = require("syz").pipeline(base)
-  if transformer then pipe.transformer = core.model.load(transformer) end
+  if transformer then pipe.transformer = require("syz.pipeline").transformer(transformer) end
   core.scope(function() core.image.write(out, (draw(pipe, given))) end)
   cli.out(given.json and core.json.encode { image = out } .. "\n" or out .. "\n")
   return cli.ok

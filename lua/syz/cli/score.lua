@@ -39,9 +39,10 @@ function command.run(given)
   for i, prompt in ipairs(given.prompt) do rows[1][i + 1] = paint("bold", text.clip(prompt, 32)) end
   for _, path in ipairs(given) do
     local ok, scores = pcall(score_one, reward, path, given.prompt)
+    if not ok and (core.terminating() or scores == "interrupted") then error(scores, 0) end
     if not ok then
       failures = failures + 1
-      cli.fail(tostring(scores))
+      cli.fail(scores)
     elseif given.json then
       local object = { image = path, prompts = core.array(given.prompt), scores = core.array(scores) }
       cli.out(core.json.encode(object) .. "\n")

@@ -1,7 +1,10 @@
 --- CLIP-like rewards: cosine between image and text features (HPSv2.1, PickScore, CLIP score, the emoji reward).
 local core = require "syz.core"
 local data = require "syz.data"
+local fields = require "syz.fields"
+local identity = require "syz.identity"
 local learned = require "syz.learned_tokens"
+local text_reader = require "syz.texts"
 
 local M = {}
 
@@ -125,13 +128,27 @@ end
 ---@return syz.ClipReward
 function M.load(folder, options)
   options = options or {}
+  fields.check("syz.reward.clip", options, { scale = "number", logit_scale = "boolean" })
+  if type(folder) ~= "string" then error("syz.reward.clip needs the name of a folder, not a " .. type(folder), 2) end
+  if core.file.exists(folder) ~= "folder" then
+    error(("%s: %s; a reward's folder is needed"):format(folder, core.file.exists(folder) and "a file"
+      or "no such folder"), 2)
+  end
+  if core.file.exists(folder .. "/model_index.json") then
+    error(folder .. " is a pipeline folder; a reward's folder holds a CLIPModel", 2)
+  end
   local model = core.model.load(folder)
+  if model:class() ~= "CLIPModel" then
+    error(("%s holds a %s; a reward is a CLIPModel"):format(folder, model:class()), 2)
+  end
   model:requires_grad(false)
   local config = model:config()
   local self = setmetatable({
-    model = model, config = config, folder = folder, tokenizer = core.tokenizer(folder), cache = {},
+    model = model, config = config, folder = folder, cache = {},
+    tokenizer = text_reader.open(folder, config.text_config.vocab_size, "the reward's text tower"),
     length = config.text_config.max_position_embeddings, scale = options.scale or 1,
   }, Reward)
+  identity.note("reward", folder)
   if options.logit_scale then self.scale = math.exp(model:param("logit_scale"):item()) / 20 end
   return self
 end
