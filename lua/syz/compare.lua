@@ -6,6 +6,7 @@
 -- takes them from there and makes the rest. CPU-seconds are the process's, of the training steps alone.
 local core = require "syz.core"
 local data = require "syz.data"
+local disk = require "syz.disk"
 local evaluation = require "syz.eval"
 local fields = require "syz.fields"
 local files = require "syz.files"
@@ -190,12 +191,15 @@ end
 -- What the loop wants of a run: no checkpoints (a cell is made again as a whole), a log of its own.
 local function cell_run(run, path)
   local cell = { folder = run.folder }
+  local log = disk.log(path .. ".jsonl", function(line) run:warn(line) end)
   function cell.latest() return nil end
   function cell.checkpoint() return nil end
+  function cell.mark() return 0 end
+  function cell.back_to() end
   function cell.log(_, step, stats)
     local line = storable(stats)
     line.step = step
-    core.file.append(path .. ".jsonl", core.json.encode(line) .. "\n")
+    log:add(core.json.encode(line) .. "\n")
   end
   function cell.warn(_, message) run:warn(path:match("[^/]+$") .. ": " .. message) end
   function cell.stopping() return run:stopping() end
@@ -368,7 +372,8 @@ function Comparison:execute(run)
     local cell = table.remove(left, 1)
     local label = ("%d/%d %s, seed %d"):format(total - #left, total, cell.variant.name, cell.seed)
     local row = core.scope(function() return self:cell(run, cell.variant, cell.seed, label) end)
-    core.file.append(run.folder .. "/rows.jsonl", core.json.encode(row) .. "\n")
+    local line = core.json.encode(row) .. "\n"
+    run:insist("a finished cell", function() core.file.append(run.folder .. "/rows.jsonl", line) end)
     rows[#rows + 1] = self:derived(row)
     progress.note(("%s: %s; %s left"):format(label, results.brief(self, row),
       text.duration(remaining(rows, left))))

@@ -6,7 +6,7 @@
 local common = require "common"
 
 local opt = common.options {
-  methods = { common.order, "methods to search" }, rates = { { 1e-5, 3e-5, 1e-4 }, "learning rates" },
+  methods = { common.order, "methods to search", common.order }, rates = { { 1e-5, 3e-5, 1e-4 }, "learning rates" },
   seeds = { { 100 }, "training seeds" }, steps = { 30, "updates of each cell" }, prompts = { 48, "training prompts" },
   subject = { 0.1, "by how much the recognised subjects may fall" },
   diversity = { 0.15, "by which share diversity may fall" },

@@ -2,14 +2,11 @@
 -- reward (how well the image fits its prompt) and the relative one ("3D render" against "Flat" and "Sticker").
 local common = require "common"
 
-local opt = common.options { methods = { common.order, "methods to compare" } }
+local opt = common.options { methods = { common.order, "methods to compare", common.order } }
 local world = common.world(opt)
 
 local variants, has = { { name = "base" } }, { base = true }
 for _, name in ipairs(opt.methods) do
-  if not common.methods[name] then
-    error(("methods: there is no %q; there is %s"):format(name, table.concat(common.order, ", ")))
-  end
   for _, kind in ipairs { "plain", "relative" } do
     variants[#variants + 1] = common.variant(world, name, kind)
     has[variants[#variants].name] = true

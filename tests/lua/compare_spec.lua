@@ -5,6 +5,7 @@ local pipeline = require "syz.pipeline"
 local progress = require "syz.progress"
 local settings = require "syz.compare_settings"
 local tables = require "syz.compare_table"
+local run_folder = require "syz.run"
 local relative = require "syz.rewards.relative"
 local methods_support = dofile "tests/lua/methods_support.lua"
 local support = dofile "tests/lua/support.lua"
@@ -17,15 +18,10 @@ local function channel(c)
   return { name = "channel" .. c, score = score }
 end
 
--- A run folder without a command line around it.
-local function run_in(folder)
-  local run = { folder = folder, warnings = {}, state = { name = "spec" } }
-  function run:warn(line) self.warnings[#self.warnings + 1] = line end
-  function run.stopping() return run.stop end
-  function run:summary(values) self.summarised = values end
-  function run:show(text) self.shown = text end
-  function run.again() return "syz run spec.lua" end
-  return run
+-- A run's folder, new or gone on with.
+local function run_in(folder, resume)
+  local recipe = { path = "spec.lua", name = "spec", source = "", declared = {}, values = {} }
+  return assert(run_folder.open { recipe = recipe, out = folder, resume = resume })
 end
 
 local function spec(more)
@@ -103,7 +99,7 @@ describe("the numbers of a comparison", function()
 end)
 
 describe("a comparison", function()
-  setup(function() progress.configure { quiet = true } end)
+  setup(function() progress.configure { quiet = true, err = function() end } end)
   teardown(function()
     progress.configure()
     support.clean()
@@ -153,17 +149,19 @@ describe("a comparison", function()
     local run = run_in(support.folder())
     compare.experiment(spec { seeds = { 1 } }):execute(run)
     local first = core.file.read(run.folder .. "/rows.jsonl")
+    run = run_in(run.folder, true)
     compare.experiment(spec { seeds = { 1 } }):execute(run)
     assert.equal(first, core.file.read(run.folder .. "/rows.jsonl"))
     local fields = spec()
     fields.variants[2].options = { last = 1 } -- other settings: this cell is stale
+    run = run_in(run.folder, true)
     compare.experiment(fields):execute(run)
     local rows = rows_of(run.folder)
     assert.equal(first, core.file.read(run.folder .. "/rows.jsonl"):sub(1, #first))
     assert.equal(3 + 1 + 3, #rows)
     assert.same({ "ReFL", 1 }, { rows[4].variant, rows[4].seed })
-    assert.equal(1, #run.warnings)
-    assert.truthy(run.warnings[1]:find("1 finished cells were made with other settings", 1, true))
+    assert.equal(1, #run.state.warnings)
+    assert.truthy(run.state.warnings[1]:find("1 finished cells were made with other settings", 1, true))
     assert.equal(6, run.summarised.cells)
   end)
 
