@@ -53,6 +53,12 @@ function files.remove_folder(path)
   if core.file.exists(path) then core.file.remove_tree(path) end
 end
 
+--- Remove a file if it is there.
+---@param path string
+function files.remove_file(path)
+  if core.file.exists(path) then core.file.remove(path) end
+end
+
 --- The objects of a JSON-lines file, each with its line; a line that is not JSON (a torn last one) is left out.
 ---@param path string
 ---@return { object: table, line: string }[]   empty when there is no such file

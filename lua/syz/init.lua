@@ -24,10 +24,12 @@ local syz = {
   -- experiments
   options = recipe.options, train = require("syz.trainer").experiment, fit = require("syz.fit").experiment,
   eval = require "syz.eval", words = require "syz.words", preferences = require "syz.preferences",
+  compare = require("syz.compare").experiment,
 }
 
 local clip = require "syz.rewards.clip"
-syz.reward = { clip = clip.load, normalize = clip.normalize, mix = require("syz.rewards.mix").new }
+syz.reward = { clip = clip.load, normalize = clip.normalize, mix = require("syz.rewards.mix").new,
+  relative = require("syz.rewards.relative").new }
 syz.reward_mix = syz.reward.mix
 
 syz.methods = {}

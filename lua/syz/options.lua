@@ -211,6 +211,19 @@ function options.resolve(declared, config, sets, config_path)
   return setmetatable(values, { __index = unknown_key(names, 2), __newindex = unknown_key(names, 2) })
 end
 
+--- What differs from the defaults, as NAME=VALUE a person would type.
+---@param declared syz.Option[]
+---@param values table
+---@return string[]
+function options.changed(declared, values)
+  local list = {}
+  for _, option in ipairs(declared) do
+    local shown = options.show(values[option.name])
+    if shown ~= options.show(option.default) then list[#list + 1] = option.name .. "=" .. shown end
+  end
+  return list
+end
+
 --- Resolved values as YAML with each option's help above it; reading it back gives the same values.
 ---@param declared syz.Option[]
 ---@param values table

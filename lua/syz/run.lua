@@ -17,6 +17,7 @@ local message = require "syz.message"
 local options = require "syz.options"
 local progress = require "syz.progress"
 local run_folder = require "syz.run_folder"
+local text = require "syz.text"
 
 local file = core.file
 
@@ -114,6 +115,7 @@ function run.open(opts)
   if not fits then return nil, reason end
   local record = run.record(folder)
   local self = setmetatable({ folder = folder, keep = opts.keep or 2, started = core.clock() }, Run)
+  self.recipe = opts.recipe
   self.state = record or { name = opts.recipe.name, recipe = opts.recipe.path, started = core.unix_time() }
   if opts.resume then
     reason = self:compare(opts)
@@ -264,6 +266,22 @@ function Run:summary(values)
   self:insist("the summary", function()
     files.write_json(self.folder .. "/summary.json", finite(self.summarised))
   end)
+end
+
+--- The command that makes this run again: the recipe and what differs from its defaults.
+---@return string
+function Run:again()
+  local parts = { "syz run", text.shell(self.recipe.path) }
+  for _, set in ipairs(options.changed(self.recipe.declared, self.recipe.values)) do
+    parts[#parts + 1] = "--set " .. text.shell(set)
+  end
+  return table.concat(parts, " ")
+end
+
+--- What the command line prints when the run is finished, in place of before and after.
+---@param shown string
+function Run:show(shown)
+  self.shown = shown
 end
 
 --- Why the run should save and stop now, if it should.

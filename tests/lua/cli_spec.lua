@@ -129,6 +129,28 @@ describe("syz", function()
     assert.is_nil(core.file.exists(folder .. "/runs"))
   end)
 
+  it("takes a recipe's yes/no options as flags", function()
+    support.write(folder, "switch.lua", [[
+      local syz = require "syz"
+      local opt = syz.options { quick = { false, "a short one" }, ledger = { false, "also a flag of run" }, n = 3 }
+      return { execute = function(_, run) run:show(("quick %s ledger %s\n"):format(opt.quick, opt.ledger)) end }
+    ]])
+    assert.equal("quick false ledger false\n", select(2, syz "run switch.lua --out a"))
+    assert.equal("quick true ledger false\n", select(2, syz "run --quick switch.lua --out b"))
+    assert.equal("quick: true\n", core.file.read(folder .. "/b/config.yaml"):match("quick: %a+\n"))
+    assert.equal("quick false ledger false\n", select(2, syz "run switch.lua --ledger --out c"))
+    local function misuse(arguments, expected)
+      local code, _, err = syz("run switch.lua --out d " .. arguments)
+      assert.equal(2, code)
+      assert.equal("error: syz run: " .. expected, support.lines(err)[1])
+    end
+    misuse("--quik", 'unknown flag --quik; did you mean "--quick"?')
+    misuse("--n", "unknown flag --n")
+    misuse("--quick=false", "--quick takes no value; there is --set quick=false")
+    assert.is_nil(core.file.exists(folder .. "/d"))
+    assert.is_truthy(select(2, syz "run switch.lua --help"):find("Plain flags: --quick.", 1, true))
+  end)
+
   it("runs a recipe, and repeats it from its folder", function()
     local code, out, err = syz "run toy.lua --set steps=4 --seed 7 --out one"
     assert.equal(0, code, err)

@@ -22,6 +22,8 @@ local args = {}
 ---@field flags syz.Flag[]|nil
 ---@field examples string[]|nil
 ---@field complete "file"|"folder"|nil   what completion offers for its arguments
+---@field switches (fun(positional: string[]): syz.Flag[]|nil)|nil   further switches, which its arguments bring along;
+---   those that were typed come as `given.switches`, a list of names
 ---@field run fun(given: table): integer|nil
 
 --- Flags every command takes.
@@ -97,6 +99,28 @@ local function check_count(command, given)
   return given
 end
 
+local function unknown_flag(word, names)
+  return nil, ("unknown flag %s%s"):format(word, nearest.hint(word, names))
+end
+
+-- Flags that the command does not know: switches that its arguments declare, or mistakes.
+local function check_switches(command, given, unknown, names)
+  if #unknown == 0 then return given end
+  local known = {}
+  for _, flag in ipairs(command.switches(given) or {}) do
+    known["--" .. flag.name] = true
+    names[#names + 1] = "--" .. flag.name
+  end
+  given.switches = {}
+  for i, word in ipairs(unknown) do
+    local name, inline = word:match("^(%-%-[^=]+)=(.*)$")
+    if not known[name or word] then return unknown_flag(name or word, names) end
+    if inline then return nil, ("%s takes no value; there is --set %s=%s"):format(name, name:sub(3), inline) end
+    given.switches[i] = word:sub(3)
+  end
+  return given
+end
+
 --- Read the words after a command's name.
 ---@param command syz.Command
 ---@param words string[]
@@ -104,7 +128,7 @@ end
 ---@return string|nil reason
 function args.parse(command, words)
   local by_word, names = index(command)
-  local given, i, only_positional = {}, 1, false
+  local given, i, only_positional, unknown = {}, 1, false, {}
   while i <= #words do
     local word = words[i]
     if only_positional or word:sub(1, 1) ~= "-" or word == "-" then
@@ -114,10 +138,10 @@ function args.parse(command, words)
     else
       local name, inline = word:match("^(%-%-[^=]+)=(.*)$")
       local flag = by_word[name or word]
+      if not flag and not (command.switches and word:match("^%-%-")) then return unknown_flag(name or word, names) end
       if not flag then
-        return nil, ("unknown flag %s%s"):format(name or word, nearest.hint(name or word, names))
-      end
-      if not flag.value then
+        unknown[#unknown + 1] = word
+      elseif not flag.value then
         if inline then return nil, ("--%s takes no value"):format(flag.name) end
         given[flag.name] = true
       else
@@ -132,6 +156,8 @@ function args.parse(command, words)
     end
     i = i + 1
   end
+  local ok, reason = check_switches(command, given, unknown, names)
+  if not ok then return nil, reason end
   return check_count(command, given)
 end
 

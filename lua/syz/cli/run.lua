@@ -32,9 +32,27 @@ local command = {
     "syz run recipes/srpo.lua --help",
     "syz run recipes/srpo.lua --set lr=1e-5 --set steps=40 --out runs/longer",
     "syz run recipes/srpo.lua --resume",
+    "syz run recipes/paper/table1.lua --quick   # a yes/no option of the recipe: --set quick=true",
     "syz run runs/longer/recipe.lua --config runs/longer/config.yaml   # the same again",
   },
 }
+
+-- A recipe's yes/no options are switches too. One that bears the name of a flag of `run` is set with --set alone.
+local function switches(declared)
+  local taken, list = {}, {}
+  for _, flag in ipairs(args.flags(command)) do taken[flag.name] = true end
+  for _, option in ipairs(declared) do
+    if option.kind == "boolean" and not taken[option.name] then
+      list[#list + 1] = { name = option.name, help = option.help }
+    end
+  end
+  return list
+end
+
+function command.switches(positional)
+  local loaded = positional[1] and recipe.load(positional[1], { help = true })
+  return switches(loaded and loaded.declared or {})
+end
 
 local function print_help(cli, given)
   local paint = text.painter("stdout")
@@ -48,7 +66,7 @@ local function print_help(cli, given)
     cli.out(("%s declares no options.\n"):format(given[1]))
     return cli.ok
   end
-  local rows = {}
+  local rows, short = {}, {}
   for i, option in ipairs(loaded.declared) do
     local help = option.help
     if option.choices then
@@ -56,8 +74,11 @@ local function print_help(cli, given)
     end
     rows[i] = { paint("cyan", option.name), options.show(option.default), help }
   end
-  cli.out(("%s  %s\n\n%s\nSet them with --set NAME=VALUE or --config FILE.yaml; `syz run --help` shows the rest.\n")
-    :format(paint("bold", "Options of " .. given[1]), paint("dim", "(name, default, meaning)"), text.columns(rows, 2)))
+  for i, flag in ipairs(switches(loaded.declared)) do short[i] = "--" .. flag.name end
+  local also = #short > 0 and ("Plain flags: %s.\n"):format(table.concat(short, ", ")) or ""
+  cli.out(("%s  %s\n\n%s\nSet them with --set NAME=VALUE or --config FILE.yaml; `syz run --help` shows the rest.\n%s")
+    :format(paint("bold", "Options of " .. given[1]), paint("dim", "(name, default, meaning)"), text.columns(rows, 2),
+      also))
   return cli.ok
 end
 
@@ -68,6 +89,7 @@ local function overrides(given)
     if not key then return nil, ('--set takes NAME=VALUE, not "%s"'):format(word) end
     sets[#sets + 1] = { key = key, value = value }
   end
+  for _, name in ipairs(given.switches or {}) do sets[#sets + 1] = { key = name, value = true } end
   if given.seed then sets[#sets + 1] = { key = "seed", value = given.seed } end
   return { sets = sets, config = given.config }
 end
@@ -88,6 +110,7 @@ local function show_result(cli, opened, given, status)
     cli.out(core.json.encode { run = opened.folder, status = status, summary = summary } .. "\n")
     return
   end
+  if opened.shown then return cli.out(opened.shown) end
   local paint, rows = text.painter("stdout"), {}
   for name, value in pairs(summary) do
     if type(value) == "table" and tonumber(value.before) and tonumber(value.after) then
