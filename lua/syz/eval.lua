@@ -11,6 +11,7 @@
 local core = require "syz.core"
 local control = require "syz.control"
 local nearest = require "syz.nearest"
+local precision = require "syz.precision"
 
 local M = {}
 
@@ -145,7 +146,7 @@ end
 ---@return table<string, number> values, syz.Tensor grid, table<string, number[]> each
 ---  as of measure(); the grid is the first `grid` images
 function Evaluation:run(on_step)
-  return core.scope(function()
+  return precision.exact(core.scope, function()
     local images = self.pipeline:sample {
       prompts = self.texts, steps = self.steps, guidance = self.guidance, seed = self.seed, on_step = on_step,
     }

@@ -5,6 +5,7 @@ local data = require "syz.data"
 local fields = require "syz.fields"
 local files = require "syz.files"
 local identity = require "syz.identity"
+local precision = require "syz.precision"
 local sampler = require "syz.sampler"
 local schedule = require "syz.schedule"
 local text_reader = require "syz.texts"
@@ -69,7 +70,7 @@ end
 -- as one that met its prompts in another company.
 function Pipeline:encode_text(texts)
   for _, text in ipairs(texts) do
-    core.no_grad(core.scope, function()
+    precision.exact(core.no_grad, core.scope, function()
       local hidden, pooled = self.text_encoder:forward((self.tokenizer:batch({ text }, self.text_length)))
       self.cache[text] = { hidden = hidden:keep(), pooled = pooled:keep() }
     end)

@@ -4,6 +4,7 @@ local data = require "syz.data"
 local fields = require "syz.fields"
 local identity = require "syz.identity"
 local learned = require "syz.learned_tokens"
+local precision = require "syz.precision"
 local text_reader = require "syz.texts"
 
 local M = {}
@@ -43,7 +44,7 @@ function Reward:text(texts)
   end
   -- one at a time, so that a text's features do not depend on its company (resumed runs are exact)
   for _, text in ipairs(missing) do
-    core.no_grad(core.scope, function()
+    precision.exact(core.no_grad, core.scope, function()
       self.cache[text] = self:encode({ text }):keep()
     end)
   end
