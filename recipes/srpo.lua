@@ -4,9 +4,10 @@ local syz = require "syz"
 local opt = syz.options {
   model = { "examples/emoji/pipeline", "pipeline folder in the diffusers layout" },
   reward = { "examples/emoji/reward", "a CLIP-like reward model" },
+  held_out = { "examples/emoji/held_out", "another reward, never optimised" },
   judge = { "examples/emoji/judge", "independent judge, never optimised" },
-  positive = { "3D render", "control words to move towards, comma-separated" },
-  negative = { "Flat,Sticker", "control words to move away from, comma-separated" },
+  positive = { { "3D render" }, "control words to move towards" },
+  negative = { { "Flat", "Sticker" }, "control words to move away from" },
   style = { "fluent-3d", "the judge's name of the wanted style" },
   form = { "inversion", "inversion, difference or cfg", { "inversion", "difference", "cfg" } },
   steps = { 40, "optimizer steps" }, batch = { 16, "prompts per step" }, lr = { 2e-5, "AdamW learning rate" },
@@ -19,19 +20,13 @@ local opt = syz.options {
   precision = { "f32", "of matrix products and convolutions", { "f32", "bf16" } },
 }
 
-local function words(text)
-  local list = {}
-  for word in text:gmatch("[^,]+") do list[#list + 1] = word:match("^%s*(.-)%s*$") end
-  return list
-end
-
 local pipe = syz.pipeline(opt.model)
 local reward = syz.reward.clip(opt.reward)
 
 return syz.train {
   method = syz.methods.srpo {
     pipeline = pipe, reward = reward, form = opt.form,
-    control = { positive = words(opt.positive), negative = words(opt.negative) },
+    control = { positive = opt.positive, negative = opt.negative },
     schedule = syz.schedule.flow { steps = opt.rollout, shift = 3 },
     window = { sigma = opt.window }, jump = opt.jump, train_guidance = 1,
     kappa = { denoise = opt.kappa_denoise, inversion = opt.kappa_inversion }, lambda = opt.lambda,
@@ -41,7 +36,7 @@ return syz.train {
   steps = opt.steps, batch = opt.batch, seed = opt.seed, precision = opt.precision, checkpoint_every = 10,
   eval = {
     every = 10, grid = 24, prompts = syz.prompts "examples/emoji/prompts-eval.txt", steps = 12, guidance = 2,
-    judge = syz.judge(opt.judge), style = opt.style,
+    judge = syz.judge(opt.judge), style = opt.style, rewards = { held_out = syz.reward.clip(opt.held_out) },
   },
   stop = { guard = { judge_subject_accuracy = -0.15, diversity = "-15%" } },
 }
