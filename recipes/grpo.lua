@@ -5,13 +5,14 @@ local syz = require "syz"
 local opt = syz.options {
   model = { "examples/emoji/pipeline", "pipeline folder in the diffusers layout" },
   reward = { "examples/emoji/reward", "a CLIP-like reward model" },
+  held_out = { "examples/emoji/held_out", "another reward, never optimised" },
   judge = { "examples/emoji/judge", "independent judge, never optimised" },
   form = { "dance", "dance (DanceGRPO) or flow (Flow-GRPO)", { "dance", "flow" } },
   sampler = { "dance", "noise of the rollout: dance, flow or cps", { "dance", "flow", "cps" } },
   eta = { 0.3, "amount of that noise", function(n) return n > 0, "must be positive" end },
   kappa = { -1, "relative reward (1 + kappa) s_pos - s_neg; below 0: the plain reward" },
-  positive = { "3D render", "control words of the relative reward, comma-separated" },
-  negative = { "Flat,Sticker", "what it moves away from, comma-separated" },
+  positive = { { "3D render" }, "control words of the relative reward" },
+  negative = { { "Flat", "Sticker" }, "what it moves away from" },
   kl = { 0, "pull towards the model as it was; above 0 a frozen copy is kept" },
   window = { 0, "noisy steps per update, drawn anew each time; 0 for all but the last" },
   style = { "fluent-3d", "the judge's name of the wanted style" },
@@ -20,12 +21,6 @@ local opt = syz.options {
   rollout = { 12, "sampler steps" }, seed = { 42, "random seed" },
 }
 
-local function words(text)
-  local list = {}
-  for word in text:gmatch("[^,]+") do list[#list + 1] = word:match("^%s*(.-)%s*$") end
-  return list
-end
-
 return syz.train {
   method = syz.methods.grpo {
     pipeline = syz.pipeline(opt.model), reward = syz.reward.clip(opt.reward),
@@ -33,7 +28,7 @@ return syz.train {
     rollout_steps = opt.rollout, shift = 3, guidance = 1,
     window = opt.window > 0 and { size = opt.window } or nil,
     relative = opt.kappa >= 0 and {
-      control = { positive = words(opt.positive), negative = words(opt.negative) }, kappa = opt.kappa,
+      control = { positive = opt.positive, negative = opt.negative }, kappa = opt.kappa,
     } or nil,
   },
   prompts = syz.prompts "examples/emoji/prompts.txt",
@@ -41,6 +36,6 @@ return syz.train {
   steps = opt.steps, batch = opt.batch, seed = opt.seed, checkpoint_every = 10,
   eval = {
     every = 20, grid = 24, prompts = syz.prompts "examples/emoji/prompts-eval.txt", steps = 12, guidance = 2,
-    judge = syz.judge(opt.judge), style = opt.style,
+    judge = syz.judge(opt.judge), style = opt.style, rewards = { held_out = syz.reward.clip(opt.held_out) },
   },
 }
