@@ -8,12 +8,12 @@ local opt = syz.options {
   held_out = { "examples/emoji/held_out", "another reward, never optimised" },
   judge = { "examples/emoji/judge", "independent judge, never optimised" },
   form = { "dance", "dance (DanceGRPO) or flow (Flow-GRPO)", { "dance", "flow" } },
-  sampler = { "dance", "noise of the rollout: dance, flow or cps", { "dance", "flow", "cps" } },
-  eta = { 0.3, "amount of that noise", function(n) return n > 0, "must be positive" end },
+  sampler = { "", "noise of the rollout; the form's own unless given", { "", "dance", "flow", "cps" } },
+  eta = { 0, "amount of that noise; 0 for the form's own" },
   kappa = { -1, "relative reward (1 + kappa) s_pos - s_neg; below 0: the plain reward" },
   positive = { { "3D render" }, "control words of the relative reward" },
   negative = { { "Flat", "Sticker" }, "what it moves away from" },
-  kl = { 0, "pull towards the model as it was; above 0 a frozen copy is kept" },
+  kl = { -1, "pull towards the model as it was, which keeps a frozen copy; below 0 for the form's own" },
   window = { 0, "noisy steps per update, drawn anew each time; 0 for all but the last" },
   style = { "fluent-3d", "the judge's name of the wanted style" },
   steps = { 40, "rollouts" }, updates = { 1, "optimizer updates per rollout" },
@@ -24,7 +24,9 @@ local opt = syz.options {
 return syz.train {
   method = syz.methods.grpo {
     pipeline = syz.pipeline(opt.model), reward = syz.reward.clip(opt.reward),
-    form = opt.form, sampler = opt.sampler, eta = opt.eta, group = opt.group, kl = opt.kl, updates = opt.updates,
+    form = opt.form, group = opt.group, updates = opt.updates,
+    sampler = opt.sampler ~= "" and opt.sampler or nil, eta = opt.eta > 0 and opt.eta or nil,
+    kl = opt.kl >= 0 and opt.kl or nil,
     rollout_steps = opt.rollout, shift = 3, guidance = 1,
     window = opt.window > 0 and { size = opt.window } or nil,
     relative = opt.kappa >= 0 and {

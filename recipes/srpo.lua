@@ -16,6 +16,7 @@ local opt = syz.options {
   jump = { 166, "how far one step goes, in thousandths of the window" },
   kappa_denoise = { { 0.3, 1.0 }, "weight of the positive text, at the clean and the noisy end of the window" },
   kappa_inversion = { { 0.0, 0.5 }, "the same in the inversion branch" },
+  cfg = { 2, "k of form cfg, whose text is k positive + (1 - k) negative" },
   lambda = { { 1, 1 }, "weight of the loss, at the clean and the noisy end of the window" },
   precision = { "f32", "of matrix products and convolutions", { "f32", "bf16" } },
 }
@@ -29,7 +30,8 @@ return syz.train {
     control = { positive = opt.positive, negative = opt.negative },
     schedule = syz.schedule.flow { steps = opt.rollout, shift = 3 },
     window = { sigma = opt.window }, jump = opt.jump, train_guidance = 1,
-    kappa = { denoise = opt.kappa_denoise, inversion = opt.kappa_inversion }, lambda = opt.lambda,
+    kappa = { denoise = opt.form == "cfg" and opt.cfg or opt.kappa_denoise, inversion = opt.kappa_inversion },
+    lambda = opt.lambda,
   },
   prompts = syz.prompts "examples/emoji/prompts.txt",
   optimizer = syz.adamw { lr = opt.lr, weight_decay = 1e-4, clip = 0.1 },

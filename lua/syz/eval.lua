@@ -78,6 +78,10 @@ local function check_fields(options, known, level)
   if options.judge and not options.style then
     error("eval.judge needs eval.style, the judge's name of the wanted style", level)
   end
+  if options.judge and options.judge.style_index and not options.judge.style_index[options.style] then
+    error(("eval.style: the judge knows no style %q%s"):format(options.style,
+      nearest.hint(options.style, options.judge.styles)), level)
+  end
   for _, name in ipairs { "per_prompt", "grid", "steps" } do
     if options[name] and options[name] < 1 then error(("eval.%s must be at least 1"):format(name), level) end
   end

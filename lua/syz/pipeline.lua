@@ -90,6 +90,7 @@ function Pipeline:velocity(x, t, cond, guidance)
   if self.quantize_timestep then level = self.quantize_timestep(level) end
   if self.guidance_embeds then
     local embedded = type(guidance) == "userdata" and guidance or core.full({ batch }, guidance or 3.5)
+    if self.quantize_guidance then embedded = self.quantize_guidance(embedded) end
     return self.transformer:forward(x, cond.hidden, cond.pooled, level, embedded, self.image_ids, self.text_ids)
   end
   local v = self.transformer:forward(x, cond.hidden, cond.pooled, level, nil, self.image_ids, self.text_ids)

@@ -41,6 +41,12 @@ function M.experiment(spec)
   for _, key in ipairs { "method", "prompts", "optimizer", "steps" } do
     if spec[key] == nil then error("syz.train needs the field " .. key, 2) end
   end
+  for _, key in ipairs { "steps", "batch", "checkpoint_every" } do
+    local count = spec[key]
+    if count and (count < 1 or count % 1 ~= 0) then
+      error(("syz.train: %s must be a whole number from 1, not %s"):format(key, tostring(count)), 2)
+    end
+  end
   local self = setmetatable(spec, Experiment)
   local check = self:evaluation({}, 2)
   if self.stop then

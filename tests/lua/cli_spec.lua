@@ -241,6 +241,21 @@ describe("syz", function()
     assert.is_nil(core.file.exists(folder .. "/runs"))
   end)
 
+  it("gives examples whose files exist", function()
+    local named = 0
+    for _, name in ipairs(cli.commands) do
+      for _, example in ipairs(cli.command(name).examples or {}) do
+        for path in example:gmatch "%f[%w][%w_]*/[%w_/.-]+" do
+          if path:match "^examples/" or path:match "^recipes/" then
+            named = named + 1
+            assert.is_truthy(core.file.exists(path), example)
+          end
+        end
+      end
+    end
+    assert.is_true(named > 5)
+  end)
+
   it("completes commands, flags and files in bash", function()
     local _, script = syz "completion bash"
     local path = support.write(folder, "completion", script)
@@ -256,6 +271,7 @@ describe("syz", function()
     assert.equal("run report", complete("syz", "r"))
     assert.equal("--set --seed", complete("syz", "run", "--se"))
     assert.equal("toy.lua", complete("syz", "run", "t"))
+    assert.equal("steps= stop=", complete(os.getenv "SYZ", "run", "toy.lua", "--set", "st"))
     core.file.mkdir(folder .. "/a/checkpoints/step-000020")
     assert.equal("--prompts", complete("syz", "eval", "--p"))
     assert.equal("a", complete("syz", "eval", "a"))

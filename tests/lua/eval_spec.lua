@@ -133,6 +133,8 @@ describe("an evaluation", function()
     refused({ evry = 3 }, 'eval has no field "evry"; did you mean "every"?')
     refused({ seed = "1" }, "eval.seed must be a number, not a string")
     refused({ judge = {} }, "eval.judge needs eval.style")
+    refused({ judge = { styles = { "flat" }, style_index = { flat = 0 } }, style = "flatt" },
+      'eval.style: the judge knows no style "flatt"; did you mean "flat"?')
     refused({ prompts = {} }, "eval.prompts must be a non%-empty list")
     refused({ per_prompt = 0 }, "eval.per_prompt must be at least 1")
     refused({ rewards = { contrast = channel_reward() } }, '"contrast" is the name of another metric')

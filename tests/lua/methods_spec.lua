@@ -124,7 +124,37 @@ describe("SRPO", function()
     assert.near(856, values[2] * 1000, 0.01)
     assert.equal(0.7, method.threshold)
     assert.equal("shared", method.noise)
+    assert.near(3504, pipe.quantize_guidance(core.full({ 2 }, 3.5)):totable()[2] * 1000, 0.01)
     step(method)
+    srpo.new(settings(pipe)) -- a method without compat takes the roundings back
+    assert.is_nil(pipe.quantize_timestep)
+    assert.is_nil(pipe.quantize_guidance)
+  end)
+
+  it("gives both branches the weight of the level at which they recover", function()
+    local pipe = load_pipeline()
+    local method = srpo.new(settings(pipe, { lambda = function(t) return t ^ 2 end }))
+    method.ledger = true
+    local _, ledger = step(method)
+    for i, sample in ipairs(ledger[1].samples) do
+      assert.near((sample.m / 999) ^ 2, sample.lambda, 1e-12)
+      assert.equal(sample.lambda, ledger[2].samples[i].lambda)
+      assert.is_true(sample.kappa ~= nil and ledger[2].samples[i].t < sample.t)
+    end
+  end)
+
+  it("takes k = 2 in the CFG form, which moves away from the negative text", function()
+    assert.equal(2, srpo.new(settings(load_pipeline(), { form = "cfg" })).kappa.denoise(0.3))
+    assert.near(0.1, srpo.new(settings(load_pipeline())).kappa.denoise(0), 1e-12)
+  end)
+
+  it("asks for what its form needs of the reward", function()
+    local bare = { score = function() end }
+    for form, needed in pairs { inversion = "relative", cfg = "mixed" } do
+      local ok, message = pcall(srpo.new, settings(load_pipeline(), { form = form, reward = bare }))
+      assert.is_false(ok)
+      assert.is_truthy(message:find("needs a reward with the method " .. needed, 1, true), message)
+    end
   end)
 
   it("raises its own objective", function()

@@ -11,8 +11,8 @@ local command = {
   complete = "file",
   flags = { { name = "all", short = "a", help = "list every tensor" } },
   examples = {
-    "syz inspect examples/emoji",
-    "syz inspect examples/emoji/transformer/diffusion_pytorch_model.safetensors --all",
+    "syz inspect examples/emoji/pipeline",
+    "syz inspect examples/emoji/pipeline/transformer/diffusion_pytorch_model.safetensors --all",
     "syz inspect runs/srpo-20250131-101500",
   },
 }

@@ -54,7 +54,9 @@ function M.settings(options, name, extra, presets, level)
   local self = fields.preset(name, options, presets or {})
   self.name = name
   self.schedule = self.schedule or self.pipeline.schedule
+  -- the pipeline samples and is evaluated as the method made last wants it
   self.pipeline.schedule = self.schedule
+  self.pipeline.quantize_timestep, self.pipeline.quantize_guidance = nil, nil
   self.rollout_steps = self.rollout_steps or self.schedule.steps
   if self.rollout_steps < 1 then error(("%s: rollout_steps must be at least 1"):format(name), level) end
   self.rollout_guidance = guidance_of(self.rollout_guidance or 1, "rollout_guidance")

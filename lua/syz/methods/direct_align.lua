@@ -126,10 +126,10 @@ function M.indices(self, draws, direction, offset, step)
 end
 
 -- What every sample of the batch did, for the detailed ledger.
-local function samples(self, from, to, position, ms, jumps)
+local function samples(self, from, to, position, ms, jumps, weight)
   local list = {}
   for i in ipairs(from) do
-    list[i] = { m = ms[i], k = jumps[i], t = position[i] }
+    list[i] = { m = ms[i], k = jumps[i], t = position[i], lambda = weight[i] }
     local _, high = self.schedule:at(self.levels[from[i]])
     local _, low = self.schedule:at(self.levels[to[i]])
     list[i].from, list[i].to = high, low
@@ -148,13 +148,14 @@ function M.views(self, batch, x0, eps, draws, direction, score)
   local views, sigmas = {}, {}
   for i = 1, self.count do
     local from, to, position, ms, jumps = M.indices(self, draws, direction, (i - 1) * self.spacing, batch.step)
+    -- both directions recover at m: one weight for both, or the branches of SRPO would no longer balance
     local weight = {}
-    for b, t in ipairs(position) do weight[b] = self.lambda(t) end
+    for b, m in ipairs(ms) do weight[b] = self.lambda(m / (self.T - 1)) end
     local row = { branch = direction, m = ms[1], k = jumps[1], lambda = weight[1] }
     local _, high = self.schedule:at(self.levels[from[1]])
     local _, low = self.schedule:at(self.levels[to[1]])
     row.from, row.to = high, low
-    if self.ledger then row.samples = samples(self, from, to, position, ms, jumps) end
+    if self.ledger then row.samples = samples(self, from, to, position, ms, jumps, weight) end
     local source, target = M.level(self, from), M.level(self, to)
     local _, sigma = self.schedule:at(source)
     sigmas[i] = sigma:reshape({ #from })

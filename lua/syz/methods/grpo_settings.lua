@@ -107,7 +107,7 @@ local function check_window(self, last_step)
   for _, name in ipairs { "size", "first", "last", "stride" } do
     if not is_count(full[name], 1) then fail("window.%s must be a whole number from 1", name) end
   end
-  if full.every and not is_count(full.every, 1) then fail("window.every must be a whole number of updates from 1") end
+  if full.every and not is_count(full.every, 1) then fail("window.every must be a whole number of rollouts from 1") end
   if full.last > last_step or full.first + full.size - 1 > full.last then
     fail("a window of %d steps does not fit into the steps %d to %d of a rollout of %d (its last step is never noisy)",
       full.size, full.first, full.last, last_step + 1)
@@ -160,6 +160,7 @@ local function resolve(options)
   -- a schedule of the recipe wins over the preset's shift
   self.schedule = options.schedule or schedule.flow { steps = self.rollout_steps, shift = self.shift or base.shift }
   self.pipeline.schedule = self.schedule
+  self.pipeline.quantize_timestep, self.pipeline.quantize_guidance = nil, nil
   self.guidance = self.guidance or self.pipeline.default_guidance
   check_advantage(self.advantage)
   if self.window then self.window = check_window(self, self.rollout_steps - 1) end
@@ -177,20 +178,20 @@ function M.resolve(options)
   return result
 end
 
---- The noisy steps of an update, in order: all but the last, or a window among them. A window with `every` moves on
---- by `stride` steps after that many updates and starts again at the end; one without is drawn anew each time.
+--- The noisy steps of a rollout, in order: all but the last, or a window among them. A window with `every` moves on
+--- by `stride` steps after that many rollouts and starts again at the end; one without is drawn anew each time.
 ---@param window table|nil    from resolve()
 ---@param last_step integer   the last step that may be noisy
----@param update integer      from 1
+---@param rollout integer     from 1
 ---@param generator syz.Generator
 ---@return integer[]
-function M.noisy_steps(window, last_step, update, generator)
+function M.noisy_steps(window, last_step, rollout, generator)
   local first, size = 1, last_step
   if window then
     local places = window.last - window.size + 1 - window.first
     size = window.size
     if window.every then
-      local moves = math.floor((update - 1) / window.every) % (math.floor(places / window.stride) + 1)
+      local moves = math.floor((rollout - 1) / window.every) % (math.floor(places / window.stride) + 1)
       first = window.first + moves * window.stride
     else
       first = window.first + generator:integer(0, places)

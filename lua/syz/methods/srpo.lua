@@ -30,6 +30,11 @@ local function released_timestep(level)
   return (rounded * core.full({ #values }, 1000):to("bf16")):to("f32") / 1000
 end
 
+--- The embedded guidance in bf16, times 1000 in bf16 (3.5 becomes 3504); our transformer multiplies by 1000 itself.
+local function released_guidance(guidance)
+  return (guidance:to("bf16") * core.full(guidance:shape(), 1000):to("bf16")):to("f32") / 1000
+end
+
 local FIELDS = { form = "string", kappa = "table", compat = "string" }
 
 ---@param options { pipeline: syz.Pipeline, reward: table, control: table|string|function|nil, form: string|nil,
@@ -44,18 +49,24 @@ function M.new(options)
   if options.compat and options.compat ~= COMPAT then
     error(("srpo: compat must be %q, not %q"):format(COMPAT, tostring(options.compat)), 2)
   end
+  local needed = self.form == "cfg" and "mixed" or "relative"
+  if type(self.reward[needed]) ~= "function" then
+    error(("srpo: form %q needs a reward with the method %s(images, wanted, unwanted, kappa)"):format(self.form,
+      needed), 2)
+  end
   self.control = self.control or control.resolve(control.released, self.reward)
   local kappa = options.kappa or {}
   fields.check("srpo: kappa", kappa, { denoise = "any", inversion = "any" })
   self.kappa = {
-    denoise = discount.resolve(kappa.denoise or { 0.1, 0.25 }, "kappa.denoise"),
+    -- in the CFG form kappa is k, a guidance scale: 2 s_pos - s_neg
+    denoise = discount.resolve(kappa.denoise or self.form == "cfg" and 2 or { 0.1, 0.25 }, "kappa.denoise"),
     inversion = discount.resolve(kappa.inversion or { 0.3, 0.01 }, "kappa.inversion"),
   }
   if options.compat then
     self.noise = options.noise or "shared"
     self.threshold = options.threshold or 0.7
     self.loss_scale = options.loss_scale or 0.5
-    self.pipeline.quantize_timestep = released_timestep
+    self.pipeline.quantize_timestep, self.pipeline.quantize_guidance = released_timestep, released_guidance
   end
   return self
 end
@@ -74,6 +85,7 @@ function Srpo:branch(direction, batch, x0, eps, draws, positive, negative)
     local kappas = {}
     for i, t in ipairs(positions) do kappas[i] = self.kappa[direction](t) end
     row.kappa = kappas[1]
+    for i, sample in ipairs(row.samples or {}) do sample.kappa = kappas[i] end
     return self:branch_reward(direction, images, positive, negative, core.tensor(kappas))
   end)
   for _, view in ipairs(views) do
