@@ -63,8 +63,8 @@ describe("the recipe guide", function()
     assert.equal("Flat. cat", select(2, fields.control(1, "cat")))
     assert.equal("3D render. cat", (fields.control(9, "cat")))
     local vignette = evaluate(block "vignette:relative" .. "return vignette")
-    local method = srpo.new { pipeline = load_pipeline(), reward = vignette, lambda = fields.lambda, kappa = fields.kappa,
-      control = fields.control }
+    local method = srpo.new { pipeline = load_pipeline(), reward = vignette, lambda = fields.lambda,
+      kappa = fields.kappa, control = fields.control }
     assert.equal(0.25, method.lambda(0.5))
     assert.equal(0.4, method.kappa.denoise(0.8))
   end)
