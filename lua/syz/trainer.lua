@@ -16,15 +16,15 @@ local Experiment = {}
 Experiment.__index = Experiment
 
 local FIELDS = {
-  method = "table", prompts = "table", optimizer = "table", steps = "number", batch = "number", seed = "number",
-  eval = "table", stop = "table", checkpoint_every = "number", save = "string", ledger = "boolean",
+  method = "table", prompts = "table|function", optimizer = "table", steps = "number", batch = "number",
+  seed = "number", eval = "table", stop = "table", checkpoint_every = "number", save = "string", ledger = "boolean",
   precision = "string",
 }
 
 --- Declare the experiment; nothing runs yet.
----@param spec { method: table, prompts: string[], optimizer: syz.Optimizer, steps: integer, batch: integer|nil,
----  seed: integer|nil, eval: table|nil, stop: table|nil, checkpoint_every: integer|nil, save: string|nil,
----  ledger: boolean|nil, precision: "f32"|"bf16"|nil }
+---@param spec { method: table, prompts: string[]|fun(step: integer, generator: syz.Generator): string[], optimizer:
+---  syz.Optimizer, steps: integer, batch: integer|nil, seed: integer|nil, eval: table|nil, stop: table|nil,
+---  checkpoint_every: integer|nil, save: string|nil, ledger: boolean|nil, precision: "f32"|"bf16"|nil }
 ---  eval = { every = steps between evaluations, and the fields of syz.eval }, stop = the fields of syz.stop,
 ---  ledger: add gradient norms and every sample's numbers to the ledger, as `syz run --ledger` does
 function M.experiment(spec)
@@ -34,8 +34,8 @@ function M.experiment(spec)
     if not FIELDS[key] then
       error(("syz.train has no field %q%s"):format(tostring(key), nearest.hint(tostring(key), known)), 2)
     end
-    if type(value) ~= FIELDS[key] then
-      error(("syz.train: %s must be a %s, not a %s"):format(key, FIELDS[key], type(value)), 2)
+    if not ("|" .. FIELDS[key] .. "|"):find("|" .. type(value) .. "|", 1, true) then
+      error(("syz.train: %s must be a %s, not a %s"):format(key, FIELDS[key]:gsub("|", " or a "), type(value)), 2)
     end
   end
   for _, key in ipairs { "method", "prompts", "optimizer", "steps" } do
@@ -69,7 +69,8 @@ function Experiment:evaluation(overrides, level)
   if every and (type(every) ~= "number" or every < 1 or every % 1 ~= 0) then
     error("eval.every must be a whole number of steps from 1", level)
   end
-  local options = { pipeline = method.pipeline, prompts = self.prompts, reward = method.reward,
+  local fixed = type(self.prompts) == "table" and self.prompts or nil
+  local options = { pipeline = method.pipeline, prompts = fixed, reward = method.reward,
                     control = method.control }
   for _, fields in ipairs { self.eval or {}, overrides or {} } do
     for key, value in pairs(fields) do options[key] = value end
@@ -104,13 +105,21 @@ local function evaluate(check, run, step)
   return values, each
 end
 
+-- What `prompts` as a function returned: as many texts as it likes.
+local function made_prompts(list, step)
+  local ok = type(list) == "table" and #list > 0
+  for _, text in ipairs(ok and list or {}) do ok = ok and type(text) == "string" end
+  if not ok then error(("prompts(%d) must return a list of strings, one per sample"):format(step), 0) end
+  return list
+end
+
 --- One training step in the shape the loop wants.
 function Experiment:stepper(run)
   local size = self.batch or 16
-  local batches = data.epochs(#self.prompts, size, self.seed or 42)
+  local batches = type(self.prompts) == "table" and data.epochs(#self.prompts, size, self.seed or 42)
   return function(step, generator, update)
-    local prompts = {}
-    for i, index in ipairs(batches(step)) do prompts[i] = self.prompts[index] end
+    local prompts = batches and {} or made_prompts(self.prompts(step, generator), step)
+    for i, index in ipairs(batches and batches(step) or {}) do prompts[i] = self.prompts[index] end
     local batch = { step = step, prompts = prompts, cond = self.method.pipeline:condition(prompts),
       update = update }
     local stats, rows = self.method:step(batch, generator)

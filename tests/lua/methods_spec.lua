@@ -143,6 +143,29 @@ describe("SRPO", function()
     end
   end)
 
+  it("takes window, rollout steps and noise as functions of the step, and checks what they return", function()
+    local pipe = load_pipeline()
+    local method = srpo.new(settings(pipe, {
+      window = function(n) return n < 3 and "late" or { sigma = { 0.9, 0.8 } } end,
+      rollout_steps = function(n) return n + 1 end,
+      noise = function(n) return n == 2 and "shared" or "per_sample" end, dsigma = 0.05,
+    }))
+    local _, first = step(method, 2)
+    assert.equal("shared", method.noise)
+    assert.equal(3, method.rollout_steps)
+    assert.is_true(first[1].from <= 0.34)
+    local _, second = step(method, 3)
+    assert.equal("per_sample", method.noise)
+    assert.is_true(second[1].from >= 0.8)
+    assert.near(500, method.k, 1) -- .05 of a window .1 wide
+    for field, message in pairs { window = "window must be a name or a table, not a number",
+                                  noise = "noise must be", rollout_steps = "rollout_steps must be a whole number" } do
+      local ok, caught = pcall(srpo.new, settings(pipe, { [field] = function() return -1 end }))
+      assert.is_false(ok)
+      assert.is_truthy(caught:find(message, 1, true), caught)
+    end
+  end)
+
   it("takes k = 2 in the CFG form, which moves away from the negative text", function()
     assert.equal(2, srpo.new(settings(load_pipeline(), { form = "cfg" })).kappa.denoise(0.3))
     assert.near(0.1, srpo.new(settings(load_pipeline())).kappa.denoise(0), 1e-12)

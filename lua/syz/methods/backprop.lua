@@ -24,7 +24,7 @@ local M = {
 --- The fields of every direct-gradient method, for syz.fields.
 M.FIELDS = {
   pipeline = "table", reward = "table", schedule = "table", preset = "string", rollout_steps = "integer",
-  rollout_guidance = "number|function", train_guidance = "number|function", noise = "string",
+  rollout_guidance = "number|function", train_guidance = "number|function", noise = "string|function",
   threshold = "number", loss_scale = "number", control = "table|string|function",
 }
 
@@ -32,6 +32,25 @@ M.FIELDS = {
 local function guidance_of(value, name)
   if type(value) ~= "function" then return value end
   return fields.setting(value, name)
+end
+
+--- Keep a field that may be a function of the training step. `take` checks a value and keeps it: now, and before every
+--- step whose value may be another.
+---@param self table
+---@param value any
+---@param take fun(value: any)
+function M.movable(self, value, take)
+  if type(value) == "function" then
+    local f = value
+    table.insert(self.moving, function(step) take(f(step)) end)
+    value = f(1)
+  end
+  take(value)
+end
+
+--- Give the fields that are functions of the training step their values of this one.
+function M.at_step(self, step)
+  for _, move in ipairs(self.moving) do move(step) end
 end
 
 --- Check and complete what all methods share.
@@ -57,12 +76,18 @@ function M.settings(options, name, extra, presets, level)
   -- the pipeline samples and is evaluated as the method made last wants it
   self.pipeline.schedule = self.schedule
   self.pipeline.quantize_timestep, self.pipeline.quantize_guidance = nil, nil
-  self.rollout_steps = self.rollout_steps or self.schedule.steps
-  if self.rollout_steps < 1 then error(("%s: rollout_steps must be at least 1"):format(name), level) end
+  self.moving = {}
+  M.movable(self, self.rollout_steps or self.schedule.steps, function(steps)
+    if type(steps) ~= "number" or steps < 1 or steps % 1 ~= 0 then
+      error(("%s: rollout_steps must be a whole number from 1, not %s"):format(name, tostring(steps)), 0)
+    end
+    self.rollout_steps = steps
+  end)
   self.rollout_guidance = guidance_of(self.rollout_guidance or 1, "rollout_guidance")
   self.train_guidance = guidance_of(self.train_guidance or self.rollout_guidance, "train_guidance")
-  self.noise = self.noise or "per_sample"
-  fields.choice(name, "noise", self.noise, { "per_sample", "shared" }, level)
+  M.movable(self, self.noise or "per_sample", function(noise)
+    self.noise = fields.choice(name, "noise", noise, { "per_sample", "shared" }, level)
+  end)
   -- the words of the evaluation's relative reward
   self.control = self.control and control.resolve(self.control, self.reward)
   self.modules = { transformer = self.pipeline.transformer }
@@ -205,6 +230,7 @@ function M.define(spec)
   Method.__index = Method
 
   function Method:step(batch, generator)
+    M.at_step(self, batch.step)
     local noise = path_of.draw_noise(self, #batch.prompts, generator)
     local plan = spec.plan(self, generator, self.schedule:levels(self.rollout_steps), batch.step)
     local path = path_of.roll(self, batch, noise, plan.last)

@@ -45,9 +45,9 @@ function M.start(self, batch, generator)
 end
 
 local FIELDS = {
-  window = "string|table", timesteps = "integer", ratio = "number|function", jump = "integer|function",
-  dsigma = "number|function", lambda = "any", offline = "string|function", aggregate = "integer|table|function",
-  spacing = "integer",
+  window = "string|table|function", rollout_steps = "integer|function", timesteps = "integer",
+  ratio = "number|function", jump = "integer|function", dsigma = "number|function", lambda = "any",
+  offline = "string|function", aggregate = "integer|table|function", spacing = "integer",
 }
 
 -- The jump in indices, as a number or a function of the training step, from one of the three ways to say it.
@@ -84,8 +84,13 @@ function M.settings(options, name, extra)
   if train_guidance then self.train_guidance = 3.5 end
   self.T = options.timesteps or 1000
   if self.T < 20 then error(("%s: timesteps must be at least 20, not %d"):format(name, self.T), 3) end
-  self.levels = self.schedule:window(aggregate.window(options.window or { 5, 25 }, name), self.T)
-  self.k = jump_of(options, self.levels, self.T, name)
+  backprop.movable(self, options.window or { 5, 25 }, function(window)
+    if type(window) ~= "string" and type(window) ~= "table" then
+      error(("%s: window must be a name or a table, not a %s"):format(name, type(window)), 0)
+    end
+    self.levels = self.schedule:window(aggregate.window(window, name), self.T)
+    self.k = jump_of(options, self.levels, self.T, name)
+  end)
   self.count, self.by = aggregate.resolve(options.aggregate, name)
   self.spacing = options.spacing or math.floor(self.T / 20)
   if self.by and (options.lambda ~= nil or options.threshold ~= nil) then
@@ -176,11 +181,11 @@ local DirectAlign = {}
 DirectAlign.__index = DirectAlign
 
 --- Direct-Align with any reward, aggregated over a window of levels.
----@param options { pipeline: syz.Pipeline, reward: table, schedule: syz.Schedule|nil, window: string|table|nil,
----  timesteps: integer|nil, aggregate: integer|table|function|nil, spacing: integer|nil, lambda: any,
----  jump: integer|function|nil, ratio: number|function|nil, dsigma: number|function|nil, rollout_steps: integer|nil,
----  rollout_guidance: number|function|nil, train_guidance: number|function|nil, noise: string|nil,
----  threshold: number|nil, offline: string|function|nil }
+---@param options { pipeline: syz.Pipeline, reward: table, schedule: syz.Schedule|nil, window:
+---  string|table|function|nil, timesteps: integer|nil, aggregate: integer|table|function|nil, spacing: integer|nil,
+---  lambda: any, jump: integer|function|nil, ratio: number|function|nil, dsigma: number|function|nil, rollout_steps:
+---  integer|function|nil, rollout_guidance: number|function|nil, train_guidance: number|function|nil, noise:
+---  string|function|nil, threshold: number|nil, offline: string|function|nil }
 ---  aggregate: how many neighbouring levels share one update, or a function of their rewards; lambda: discount of each
 function M.new(options)
   return setmetatable(M.settings(options, "direct_align"), DirectAlign)
@@ -191,6 +196,7 @@ end
 ---@param batch { step: integer, prompts: string[], cond: table }
 ---@return table stats, table[] ledger
 function DirectAlign:step(batch, generator)
+  backprop.at_step(self, batch.step)
   local x0, eps = M.start(self, batch, generator)
   local draws = M.draw(self, #batch.prompts, generator)
   return backprop.update(self, batch, M.views(self, batch, x0, eps, draws, "denoise"))

@@ -39,10 +39,11 @@ local FIELDS = { form = "string", kappa = "table", compat = "string" }
 
 ---@param options { pipeline: syz.Pipeline, reward: table, control: table|string|function|nil, form: string|nil,
 ---  compat: string|nil, kappa: { denoise: any, inversion: any }|nil, threshold: number|nil, loss_scale: number|nil,
----  offline: string|function|nil, window: string|table|nil, lambda: any, aggregate: integer|table|function|nil,
----  spacing: integer|nil, schedule: syz.Schedule|nil, rollout_steps: integer|nil,
----  rollout_guidance: number|function|nil, train_guidance: number|function|nil, jump: integer|function|nil,
----  ratio: number|function|nil, dsigma: number|function|nil, noise: string|nil, timesteps: integer|nil }
+---  offline: string|function|nil, window: string|table|function|nil, lambda: any, aggregate:
+---  integer|table|function|nil, spacing: integer|nil, schedule: syz.Schedule|nil, rollout_steps:
+---  integer|function|nil, rollout_guidance: number|function|nil, train_guidance: number|function|nil, jump:
+---  integer|function|nil, ratio: number|function|nil, dsigma: number|function|nil, noise: string|function|nil,
+---  timesteps: integer|nil }
 function M.new(options)
   local self = setmetatable(direct.settings(options, "srpo", FIELDS), Srpo)
   self.form = fields.choice("srpo", "form", options.form or "inversion", { "inversion", "difference", "cfg" })
@@ -63,7 +64,7 @@ function M.new(options)
     inversion = discount.resolve(kappa.inversion or { 0.3, 0.01 }, "kappa.inversion"),
   }
   if options.compat then
-    self.noise = options.noise or "shared"
+    if not options.noise then self.noise = "shared" end
     self.threshold = options.threshold or 0.7
     self.loss_scale = options.loss_scale or 0.5
     self.pipeline.quantize_timestep, self.pipeline.quantize_guidance = released_timestep, released_guidance
@@ -98,6 +99,7 @@ end
 ---@param batch { step: integer, prompts: string[], cond: table }
 ---@return table stats, table[] ledger
 function Srpo:step(batch, generator)
+  backprop.at_step(self, batch.step)
   local x0, eps = direct.start(self, batch, generator)
   local draws = direct.draw(self, #batch.prompts, generator)
   local positive, negative = {}, {}
