@@ -223,6 +223,7 @@ function Comparison:train(run, variant, seed, label, path)
   for _, module in pairs(method.modules) do module:requires_grad(true) end
   local last = loop.run(cell_run(run, path), {
     label = label, steps = steps, seed = seed, modules = method.modules, precision = self.precision,
+    open_ended = variant.budget ~= nil, -- its time ends it, not its steps
     optimizer = optim.adamw(settings.optimizer(self, variant)),
     step = function(step, generator, update)
       since = core.cpu_time()

@@ -125,8 +125,8 @@ end
 ---@param spec { steps: integer, seed: integer, modules: table<string, table>, optimizer: syz.Optimizer,
 ---  step: fun(step: integer, generator: syz.Generator, update: fun(loss: number): number|nil): table,
 ---  checkpoint_every: integer|nil, label: string|nil, precision: "f32"|"bf16"|nil, log_every: integer|nil,
----  checkpoint_start: boolean|nil, after: nil|fun(step: integer, stats: table): boolean|nil, boolean|nil,
----  state: nil|fun(): table, load_state: nil|fun(extra: table) }
+---  open_ended: boolean|nil, checkpoint_start: boolean|nil,
+---  after: nil|fun(step: integer, stats: table): boolean|nil, boolean|nil, state: nil|fun(): table, load_state: nil|fun(extra: table) }
 ---  `step` runs the backward pass itself and returns a table of numbers with `loss`; `after` may return true to stop,
 ---  and a second true to pin this step's checkpoint; `checkpoint_start` pins one of the state before the first step.
 ---  `update` applies what `step` has accumulated so far, for methods that make several updates of one rollout; the last
@@ -154,7 +154,7 @@ function M.run(run, spec)
     run:checkpoint(step, function(path) save_state(path, spec, step, state, unfollowed) end, { best = best })
   end
   if not folder and spec.checkpoint_start then checkpoint(0, true) end
-  local bar = progress.new(spec.steps, spec.label or "train")
+  local bar = progress.new(not spec.open_ended and spec.steps or nil, spec.label or "train")
   core.defer_interrupt(true) -- Ctrl-C finishes the step and saves; whoever catches what is raised ends the deferral
   -- what comes after a step: an evaluation, a checkpoint, the end
   local function conclude(step, stats, due)
