@@ -126,7 +126,8 @@ end
 ---  step: fun(step: integer, generator: syz.Generator, update: fun(loss: number): number|nil): table,
 ---  checkpoint_every: integer|nil, label: string|nil, precision: "f32"|"bf16"|nil, log_every: integer|nil,
 ---  open_ended: boolean|nil, checkpoint_start: boolean|nil,
----  after: nil|fun(step: integer, stats: table): boolean|nil, boolean|nil, state: nil|fun(): table, load_state: nil|fun(extra: table) }
+---  after: nil|fun(step: integer, stats: table): boolean|nil, boolean|nil,
+---  state: nil|fun(): table, load_state: nil|fun(extra: table) }
 ---  `step` runs the backward pass itself and returns a table of numbers with `loss`; `after` may return true to stop,
 ---  and a second true to pin this step's checkpoint; `checkpoint_start` pins one of the state before the first step.
 ---  `update` applies what `step` has accumulated so far, for methods that make several updates of one rollout; the last
