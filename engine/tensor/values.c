@@ -44,7 +44,7 @@ void syz_keep_rounded(syz_tensor *weight) {
 
 const uint16_t *syz_rounded(const syz_tensor *t) {
     syz_storage *s = t->storage;
-    if (!s || !s->rounds || s->bytes != syz_nbytes(t)) return NULL;
+    if (syz_failed() || !s || !s->rounds || s->bytes != syz_nbytes(t)) return NULL; /* an earlier error stays */
     if (!s->rounded && !(s->rounded = syz_block_alloc(s->bytes / 2))) {
         syz_error_clear();
         return NULL;

@@ -1,4 +1,5 @@
 #include "check.h"
+#include "core/alloc.h"
 
 static syz_tensor *f_linear(syz_tensor *const in[]) {
     return syz_linear(in[0], in[1], in[2]);
@@ -152,6 +153,24 @@ static void kept_roundings_follow_the_weight(void **state) {
     assert_int_equal(syz_set_matmul_precision(SYZ_F32), SYZ_OK);
 }
 
+/* Without memory the product fails with that error, whichever allocation it was, and later succeeds. */
+static void bf16_products_without_memory_fail(void **state) {
+    (void)state;
+    syz_tensor *weight = check_randn(SYZ_SHAPE(48, 64), 1), *x = check_randn(SYZ_SHAPE(40, 64), 2);
+    assert_int_equal(syz_set_matmul_precision(SYZ_BF16), SYZ_OK);
+    syz_keep_rounded(weight);
+    for (int64_t n = 0; n < 4; n++) {
+        syz_memory_trim();
+        syz_fault_set(n, true);
+        syz_tensor *y = syz_linear(x, weight, NULL);
+        syz_fault_set(-1, false);
+        assert_int_equal(y == NULL, syz_error_status() == SYZ_ENOMEM);
+        syz_error_clear();
+    }
+    check_close(syz_linear(x, weight, NULL), syz_linear(x, syz_copy(weight), NULL), 0);
+    assert_int_equal(syz_set_matmul_precision(SYZ_F32), SYZ_OK);
+}
+
 static void mismatches_are_named(void **state) {
     (void)state;
     syz_tensor *a = check_randn(SYZ_SHAPE(2, 3), 1), *b = check_randn(SYZ_SHAPE(2, 4), 2);
@@ -173,6 +192,7 @@ int main(void) {
         CHECK_TEST(empty_products),
         CHECK_TEST(bf16_where_the_processor_has_it),
         CHECK_TEST(kept_roundings_follow_the_weight),
+        CHECK_TEST(bf16_products_without_memory_fail),
         CHECK_TEST(mismatches_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
