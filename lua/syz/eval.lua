@@ -10,6 +10,7 @@
 --   saturation contrast sharpness   where reward hacking usually shows first
 local core = require "syz.core"
 local control = require "syz.control"
+local fields = require "syz.fields"
 local nearest = require "syz.nearest"
 local precision = require "syz.precision"
 
@@ -54,12 +55,6 @@ function M.drift(images)
   end)
 end
 
-local function keys(t)
-  local names = {}
-  for name in pairs(t) do names[#names + 1] = name end
-  return names
-end
-
 -- A reward that can score image features under any text, so that one image is read once for all its texts.
 local function has_pairs(reward)
   return reward.image ~= nil and reward.pair ~= nil
@@ -69,7 +64,7 @@ local function check_fields(options, known, level)
   for key, value in pairs(options) do
     local kind = known[key]
     if not kind then
-      error(("eval has no field %q%s"):format(tostring(key), nearest.hint(tostring(key), keys(known))), level)
+      error(("eval has no field %q%s"):format(tostring(key), nearest.hint(tostring(key), fields.names(known))), level)
     end
     if not kind:find(type(value), 1, true) then
       error(("eval.%s must be a %s, not a %s"):format(key, kind, type(value)), level)
@@ -124,7 +119,7 @@ end
 --- The metrics this evaluation measures, sorted. Which of them are held out (no method optimises them) comes second.
 ---@return string[] names, string[] held_out
 function Evaluation:names()
-  local names, held_out = {}, keys(self.rewards)
+  local names, held_out = {}, fields.names(self.rewards)
   local function add(...)
     for _, name in ipairs { ... } do names[#names + 1] = name end
   end

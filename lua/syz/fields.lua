@@ -20,6 +20,16 @@ local function described(value)
   return article(type(value))
 end
 
+--- The keys of a table, sorted.
+---@param t table<string, any>
+---@return string[]
+function M.names(t)
+  local names = {}
+  for name in pairs(t) do names[#names + 1] = name end
+  table.sort(names)
+  return names
+end
+
 --- Check that every key of `options` is known and holds one of the kinds it may.
 ---@param owner string                  for the message: "srpo"
 ---@param options table
@@ -30,9 +40,7 @@ function M.check(owner, options, spec, level)
   if type(options) ~= "table" then
     error(("%s takes a table of fields, not %s"):format(owner, described(options)), level)
   end
-  local known = {}
-  for name in pairs(spec) do known[#known + 1] = name end
-  table.sort(known)
+  local known = M.names(spec)
   for key, value in pairs(options) do
     local kinds = spec[key]
     if not kinds then
@@ -100,10 +108,7 @@ end
 function M.preset(owner, options, presets)
   local merged = {}
   if options.preset ~= nil then
-    local names = {}
-    for name in pairs(presets) do names[#names + 1] = name end
-    table.sort(names)
-    M.choice(owner, "preset", options.preset, names, 3)
+    M.choice(owner, "preset", options.preset, M.names(presets), 3)
     for key, value in pairs(presets[options.preset]) do merged[key] = value end
   end
   for key, value in pairs(options) do merged[key] = value end

@@ -1,6 +1,7 @@
 --- A run as one self-contained page: RUN/report.html, made from the files of its folder and from nothing else.
 
 local core = require "syz.core"
+local fields = require "syz.fields"
 local curves = require "syz.report_curves"
 local files = require "syz.files"
 local page = require "syz.report_page"
@@ -10,13 +11,6 @@ local text = require "syz.text"
 local report = {}
 
 local escape = page.escape
-
-local function sorted_keys(t)
-  local keys = {}
-  for key in pairs(t) do keys[#keys + 1] = key end
-  table.sort(keys)
-  return keys
-end
 
 local function show(value)
   if value == core.null then return "-" end
@@ -51,7 +45,7 @@ end
 
 local function summary_rows(summary)
   local rows = {}
-  for _, name in ipairs(curves.sort(sorted_keys(summary))) do
+  for _, name in ipairs(curves.sort(fields.names(summary))) do
     local value = summary[name]
     if type(value) == "table" and tonumber(value.before) and tonumber(value.after) then
       rows[#rows + 1] = { name, value.before, value.after, value.after - value.before }
@@ -106,7 +100,7 @@ local function ledger(folder)
   if #entries == 0 then return "" end
   local columns, seen = {}, { step = true }
   for _, entry in ipairs(entries) do
-    for _, name in ipairs(sorted_keys(entry.object)) do
+    for _, name in ipairs(fields.names(entry.object)) do
       -- lists (every sample's numbers, in a detailed ledger) stay in the file
       if not seen[name] and type(entry.object[name]) ~= "table" then columns[#columns + 1] = name end
       seen[name] = true
@@ -146,7 +140,7 @@ local function settings(folder)
     if comment then above = comment end
   end
   local rows = {}
-  for _, name in ipairs(sorted_keys(values)) do rows[#rows + 1] = { name, show(values[name]), help[name] or "" } end
+  for _, name in ipairs(fields.names(values)) do rows[#rows + 1] = { name, show(values[name]), help[name] or "" } end
   return "<section><h2>Settings</h2>" .. html_table(nil, rows) .. "</section>"
 end
 
@@ -156,7 +150,7 @@ local function environment(folder)
   local rows = {}
   local function add(name, value)
     if type(value) == "table" then
-      for _, key in ipairs(sorted_keys(value)) do add(key, value[key]) end
+      for _, key in ipairs(fields.names(value)) do add(key, value[key]) end
     elseif value == false or name == "luajit" then -- features that are absent, and what `lua` says already
       return
     elseif value == true then
@@ -169,7 +163,7 @@ local function environment(folder)
       rows[#rows + 1] = { curves.title(name), show(value) }
     end
   end
-  for _, key in ipairs(sorted_keys(env)) do add(key, env[key]) end
+  for _, key in ipairs(fields.names(env)) do add(key, env[key]) end
   return "<section><h2>Environment</h2>" .. html_table(nil, rows) .. "</section>"
 end
 

@@ -12,6 +12,7 @@
 -- An evaluation at which a guard is broken or a watched metric has turned is never the one that is kept. What the rule
 -- remembers is plain data and travels in every checkpoint, so that a resumed run decides as an uninterrupted one.
 local evaluation = require "syz.eval"
+local fields = require "syz.fields"
 local nearest = require "syz.nearest"
 local text = require "syz.text"
 
@@ -27,13 +28,6 @@ local KINDS = {
   keep_best = "string or function or boolean", guard = "table", watch = "table", optimised = "string",
   patience = "number", noise = "number or table",
 }
-
-local function keys(t)
-  local names = {}
-  for name in pairs(t) do names[#names + 1] = name end
-  table.sort(names)
-  return names
-end
 
 local function contains(list, item)
   for _, candidate in ipairs(list) do
@@ -68,7 +62,7 @@ function M.new(spec, names, held_out, level)
   level = (level or 1) + 1
   for key, value in pairs(spec) do
     if not KINDS[key] then
-      error(("stop has no field %q%s"):format(tostring(key), nearest.hint(tostring(key), keys(KINDS))), level)
+      error(("stop has no field %q%s"):format(tostring(key), nearest.hint(tostring(key), fields.names(KINDS))), level)
     end
     if not KINDS[key]:find(type(value), 1, true) then
       error(("stop.%s must be a %s, not a %s"):format(key, KINDS[key], type(value)), level)
@@ -232,7 +226,7 @@ function Rule:observe(step, values, each)
   end
   if next(reasons) == nil then return best end
   local sentences = {}
-  for i, name in ipairs(keys(reasons)) do sentences[i] = reasons[name] end
+  for i, name in ipairs(fields.names(reasons)) do sentences[i] = reasons[name] end
   self.stopped = { step = step, reason = table.concat(sentences, "; "), reasons = reasons }
   return best, self.stopped.reason
 end

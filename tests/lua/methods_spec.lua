@@ -1,38 +1,13 @@
 local core = require "syz.core"
 local direct = require "syz.methods.direct_align"
 local optim = require "syz.optim"
-local pipeline = require "syz.pipeline"
 local schedule = require "syz.schedule"
 local srpo = require "syz.methods.srpo"
+local support = dofile "tests/lua/methods_support.lua"
 
-local FOLDER = "tests/models/data/pipeline"
+local linear_reward, gradient_norm = support.linear_reward, support.gradient_norm
 
--- A reward with the interface of syz.reward.clip whose scores are a fixed linear map of the mean colour per text.
-local function linear_reward(bias)
-  local function score(images, texts)
-    local weights = {}
-    for i, text in ipairs(texts) do
-      local hash = #text * 0.37 + text:byte(1) * 0.11
-      for c = 1, 3 do weights[(i - 1) * 3 + c] = math.sin(hash * c) end
-    end
-    return (images:mean({ 1, 2 }) * core.tensor(weights, { #texts, 3 })):sum({ 1 }) + (bias or 0)
-  end
-  return {
-    score = function(_, images, texts) return score(images, texts) end,
-    relative = function(_, images, wanted, unwanted, kappa)
-      return (1 + kappa) * score(images, wanted) - score(images, unwanted)
-    end,
-    mixed = function(_, images, wanted, unwanted, k)
-      return k * score(images, wanted) + (1 - k) * score(images, unwanted)
-    end,
-  }
-end
-
-local function load_pipeline()
-  local pipe = pipeline.load(FOLDER, { steps = 3, shift = 3, size = { 16, 16 } })
-  pipe.transformer:requires_grad(true)
-  return pipe
-end
+local function load_pipeline() return support.pipeline(3) end
 
 local function settings(pipe, extra)
   local options = { pipeline = pipe, reward = linear_reward(), schedule = schedule.flow { steps = 3, shift = 3 },
@@ -41,23 +16,7 @@ local function settings(pipe, extra)
   return options
 end
 
-local PROMPTS = { "a red cat", "two dogs" }
-
-local function gradient_norm(pipe)
-  local total = 0
-  for _, parameter in ipairs(pipe.transformer:parameters()) do
-    local grad = parameter:grad()
-    if grad then total = total + (grad * grad):sum():item() end
-  end
-  return math.sqrt(total)
-end
-
-local function step(method, number)
-  return core.scope(function()
-    local batch = { step = number or 1, prompts = PROMPTS, cond = method.pipeline:condition(PROMPTS) }
-    return method:step(batch, core.generator(5, 1))
-  end)
-end
+local function step(method, number) return support.step(method, number, 5) end
 
 describe("Direct-Align", function()
   it("recovers x0 exactly when the velocity is exact, in both directions", function()

@@ -23,6 +23,9 @@ function support.linear_reward(bias)
     relative = function(_, images, wanted, unwanted, kappa)
       return (1 + kappa) * score(images, wanted) - score(images, unwanted)
     end,
+    mixed = function(_, images, wanted, unwanted, k)
+      return k * score(images, wanted) + (1 - k) * score(images, unwanted)
+    end,
   }
 end
 

@@ -3,6 +3,7 @@ local core = require "syz.core"
 local checkpoint = require "syz.checkpoint"
 local data = require "syz.data"
 local evaluation = require "syz.eval"
+local fields = require "syz.fields"
 local files = require "syz.files"
 local images = require "syz.images"
 local loop = require "syz.loop"
@@ -91,17 +92,10 @@ local function measure(check, label, picture)
   return values, each
 end
 
-local function sorted_names(values)
-  local names = {}
-  for name in pairs(values) do names[#names + 1] = name end
-  table.sort(names)
-  return names
-end
-
 local function show(cli, result, path)
   local paint = text.painter("stdout")
   local rows = { { paint("bold", "metric"), "before", "after", "change", "" } }
-  for _, name in ipairs(sorted_names(result.metrics)) do
+  for _, name in ipairs(fields.names(result.metrics)) do
     local m = result.metrics[name]
     rows[#rows + 1] = { name, text.number(m.before), text.number(m.after), ("%+.4g"):format(m.after - m.before),
                         m.standard_error and paint("dim", "± " .. ("%.2g"):format(m.standard_error)) or "" }

@@ -1,5 +1,6 @@
 --- What syz.methods.grpo takes: the defaults of its two forms, the published settings as presets, and the checks.
 local control = require "syz.control"
+local fields = require "syz.fields"
 local nearest = require "syz.nearest"
 local schedule = require "syz.schedule"
 local sde = require "syz.sde"
@@ -28,9 +29,16 @@ M.presets = {
     window = { size = 4, every = 25 }, updates = 4 },
 }
 
-local FIELDS = { "pipeline", "reward", "preset", "form", "sampler", "eta", "rollout_steps", "schedule", "shift",
+-- Which fields there are; what they may hold is checked below, where it is known what they mean.
+local function any(...)
+  local spec = {}
+  for _, name in ipairs { ... } do spec[name] = "any" end
+  return spec
+end
+
+local FIELDS = any("pipeline", "reward", "preset", "form", "sampler", "eta", "rollout_steps", "schedule", "shift",
   "guidance", "group", "noise", "advantage", "clip", "advantage_clip", "kl", "fraction", "window", "updates",
-  "epochs", "micro_batch", "relative", "log_prob" }
+  "epochs", "micro_batch", "relative", "log_prob")
 
 local function fail(message, ...) error("grpo: " .. message:format(...), 0) end
 
@@ -49,34 +57,17 @@ local function choose(name, value, choices)
   fail("%s cannot be %q%s", name, tostring(value), nearest.hint(tostring(value), choices))
 end
 
-local function keys(t)
-  local list = {}
-  for key in pairs(t) do list[#list + 1] = key end
-  table.sort(list)
-  return list
-end
-
-local function check_names(options, known, where)
-  for key in pairs(options) do
-    local found = false
-    for _, name in ipairs(known) do found = found or name == key end
-    if not found then
-      error(("%s has no field %q%s"):format(where, tostring(key), nearest.hint(tostring(key), known)), 0)
-    end
-  end
-end
-
 --- defaults of the form < preset < what the recipe says
 local function merge(options)
-  check_names(options, FIELDS, "grpo")
+  fields.check("grpo", options, FIELDS)
   local preset = {}
   if options.preset then
-    choose("preset", options.preset, keys(M.presets))
+    choose("preset", options.preset, fields.names(M.presets))
     preset = M.presets[options.preset]
   end
   local form = options.form or preset.form
   if not form then fail('the field form is needed: "dance" or "flow"; or a preset') end
-  choose("form", form, keys(M.forms))
+  choose("form", form, fields.names(M.forms))
   local self = { clip = 1e-4, advantage_clip = 5, updates = 1, epochs = 1 }
   local advantage = {}
   for _, layer in ipairs { M.forms[form], preset, options } do
@@ -91,7 +82,7 @@ local function merge(options)
 end
 
 local function check_advantage(settings)
-  check_names(settings, { "spread", "unbiased", "eps" }, "grpo: advantage")
+  fields.check("grpo: advantage", settings, any("spread", "unbiased", "eps"))
   choose("advantage.spread", settings.spread, { "group", "global" })
   if type(settings.eps) ~= "number" or settings.eps <= 0 then
     fail("advantage.eps must be a number above 0: it divides where all rewards agree")
@@ -101,7 +92,7 @@ end
 local function check_window(self, last_step)
   local window = self.window
   if type(window) ~= "table" then fail("window must be a table { size =, first =, last =, every =, stride = }") end
-  check_names(window, { "size", "first", "last", "every", "stride" }, "grpo: window")
+  fields.check("grpo: window", window, any("size", "first", "last", "every", "stride"))
   local full = { size = window.size, first = window.first or 1, last = window.last or last_step, every = window.every,
     stride = window.stride or 1 }
   for _, name in ipairs { "size", "first", "last", "stride" } do
@@ -118,7 +109,7 @@ end
 local function check_relative(self)
   local relative = self.relative
   if type(relative) ~= "table" then fail("relative must be a table { control =, kappa = }") end
-  check_names(relative, { "control", "kappa" }, "grpo: relative")
+  fields.check("grpo: relative", relative, any("control", "kappa"))
   local kappa = relative.kappa or 0
   if type(kappa) ~= "number" or kappa ~= kappa then fail("relative.kappa must be a number") end
   if type(self.reward.relative) ~= "function" then
