@@ -13,6 +13,7 @@ local files = require "syz.files"
 local images = require "syz.images"
 local loop = require "syz.loop"
 local optim = require "syz.optim"
+local precision = require "syz.precision"
 local progress = require "syz.progress"
 local results = require "syz.compare_results"
 local settings = require "syz.compare_settings"
@@ -87,6 +88,19 @@ local function check_claims(claims, names)
   end
 end
 
+-- What a method sets on its pipeline.
+local SET_BY_METHODS = { "schedule", "quantize_timestep", "quantize_guidance" }
+
+local function settings_of(pipe)
+  local held = {}
+  for _, name in ipairs(SET_BY_METHODS) do held[name] = pipe[name] end
+  return held
+end
+
+local function set(pipe, held)
+  for _, name in ipairs(SET_BY_METHODS) do pipe[name] = held[name] end
+end
+
 --- Declare the comparison; nothing runs yet.
 ---@param spec table
 ---  pipeline, reward, prompts, steps, batch (16), precision ("f32"), optimizer (fields of syz.adamw): of every cell;
@@ -114,7 +128,7 @@ function M.experiment(spec)
   local self = setmetatable({}, Comparison)
   for key, value in pairs(spec) do self[key] = value end
   self.batch, self.precision = spec.batch or 16, spec.precision or "f32"
-  self.schedule, self.quantize = spec.pipeline.schedule, spec.pipeline.quantize_timestep
+  self.schedule, self.came_with = spec.pipeline.schedule, settings_of(spec.pipeline)
   for _, variant in ipairs(spec.variants) do self:check(variant, spec.seeds[1], 2) end
   return self
 end
@@ -130,16 +144,12 @@ function Comparison:check(variant, seed, level)
   return evaluation.new(options, (level or 1) + 1)
 end
 
--- Methods give the pipeline their own schedule and timestep, and may train in bf16; an evaluation uses what the
--- pipeline came with, in f32: a small change of weights is lost when they are rounded.
+-- What is measured and drawn uses what the pipeline came with, in f32.
 function Comparison:as_it_came(f)
-  local pipe = self.pipeline
-  local schedule, quantize = pipe.schedule, pipe.quantize_timestep
-  pipe.schedule, pipe.quantize_timestep = self.schedule, self.quantize
-  core.precision "f32"
-  local first, second = f()
-  pipe.schedule, pipe.quantize_timestep = schedule, quantize
-  core.precision(self.precision)
+  local held = settings_of(self.pipeline)
+  set(self.pipeline, self.came_with)
+  local first, second = precision.exact(f)
+  set(self.pipeline, held)
   return first, second
 end
 
@@ -172,7 +182,7 @@ function Comparison:rewind()
   local pipe = self.pipeline
   local model = pipe.transformer
   for name, value in pairs(self.start) do model:param(name):assign(value) end
-  pipe.schedule, pipe.quantize_timestep = self.schedule, self.quantize
+  set(pipe, self.came_with)
   collectgarbage() -- the optimizer of the cell before
   local hash = M.hash(model)
   if hash ~= self.start_hash then error("syz.compare: the weights could not be put back", 0) end

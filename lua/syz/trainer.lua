@@ -3,9 +3,9 @@ local core = require "syz.core"
 local checkpoint = require "syz.checkpoint"
 local data = require "syz.data"
 local evaluation = require "syz.eval"
+local fields = require "syz.fields"
 local files = require "syz.files"
 local loop = require "syz.loop"
-local nearest = require "syz.nearest"
 local progress = require "syz.progress"
 local stop = require "syz.stop"
 
@@ -28,16 +28,7 @@ local FIELDS = {
 ---  eval = { every = steps between evaluations, and the fields of syz.eval }, stop = the fields of syz.stop,
 ---  ledger: add gradient norms and every sample's numbers to the ledger, as `syz run --ledger` does
 function M.experiment(spec)
-  local known = {}
-  for field in pairs(FIELDS) do known[#known + 1] = field end
-  for key, value in pairs(spec) do
-    if not FIELDS[key] then
-      error(("syz.train has no field %q%s"):format(tostring(key), nearest.hint(tostring(key), known)), 2)
-    end
-    if not ("|" .. FIELDS[key] .. "|"):find("|" .. type(value) .. "|", 1, true) then
-      error(("syz.train: %s must be a %s, not a %s"):format(key, FIELDS[key]:gsub("|", " or a "), type(value)), 2)
-    end
-  end
+  fields.check("syz.train", spec, FIELDS)
   for _, key in ipairs { "method", "prompts", "optimizer", "steps" } do
     if spec[key] == nil then error("syz.train needs the field " .. key, 2) end
   end
@@ -72,8 +63,8 @@ function Experiment:evaluation(overrides, level)
   local fixed = type(self.prompts) == "table" and self.prompts or nil
   local options = { pipeline = method.pipeline, prompts = fixed, reward = method.reward,
                     control = method.control }
-  for _, fields in ipairs { self.eval or {}, overrides or {} } do
-    for key, value in pairs(fields) do options[key] = value end
+  for _, list in ipairs { self.eval or {}, overrides or {} } do
+    for key, value in pairs(list) do options[key] = value end
   end
   return evaluation.new(options, level)
 end
