@@ -11,6 +11,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum { SYZ_KERNEL_DIMS = 6 };
 
 /* Loop nest over a contiguous result: sizes, and the step of each operand in elements (0 repeats it). */
@@ -94,6 +98,8 @@ typedef struct {
     float *weight;
 } syz_taps;
 
+#define REAL float /* what the CPU stores */
+
 typedef struct {
 #define KERNEL(name, params) int(*name) params;
 #include "kernels/kernels.def"
@@ -105,5 +111,11 @@ extern const syz_backend syz_cpu;
 #define KERNEL(name, params) int syz_cpu_##name params;
 #include "kernels/kernels.def"
 #undef KERNEL
+
+#undef REAL
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

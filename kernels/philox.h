@@ -4,11 +4,17 @@
 
 #include <stdint.h>
 
+#ifdef __CUDACC__
+#define SYZ_PHILOX_INLINE static __host__ __device__ inline
+#else
+#define SYZ_PHILOX_INLINE static inline
+#endif
+
 typedef struct {
     uint32_t word[4];
 } syz_philox4;
 
-static inline syz_philox4 syz_philox(uint64_t key, uint64_t stream, uint64_t counter) {
+SYZ_PHILOX_INLINE syz_philox4 syz_philox(uint64_t key, uint64_t stream, uint64_t counter) {
     uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32), c2 = (uint32_t)stream,
              c3 = (uint32_t)(stream >> 32);
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
@@ -21,7 +27,8 @@ static inline syz_philox4 syz_philox(uint64_t key, uint64_t stream, uint64_t cou
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    return (syz_philox4){{c0, c1, c2, c3}};
+    syz_philox4 words = {{c0, c1, c2, c3}};
+    return words;
 }
 
 #endif

@@ -1,5 +1,5 @@
 /* Scalar functions written so that the compiler vectorises the loops that use them (libm's calls stop it), and so that
- * every machine computes the same bits. */
+ * every machine computes the same bits. CUDA kernels use them too. */
 #ifndef SYZ_SIMD_MATH_H
 #define SYZ_SIMD_MATH_H
 
@@ -7,9 +7,15 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef __CUDACC__
+#define SYZ_INLINE static __host__ __device__ inline
+#else
+#define SYZ_INLINE static inline
+#endif
+
 /* exp(x) within 2 ulp: 2^n * p(r) with r = x - n ln 2 in two parts, p the Taylor polynomial of degree 6 on |r| <= .35
  */
-static inline float syz_expf(float x) {
+SYZ_INLINE float syz_expf(float x) {
     float clipped = !(x > -87.0f) ? -87.0f : x > 88.0f ? 88.0f : x; /* NaN too must become an exponent */
     float n = (clipped * 1.44269504f + 12582912.0f) - 12582912.0f;  /* round to nearest */
     float r = clipped - n * 0.693359375f + n * 2.12194440e-4f;
@@ -22,12 +28,12 @@ static inline float syz_expf(float x) {
     return x == x ? y : x; /* NaN stays NaN */
 }
 
-static inline float syz_sigmoidf(float x) {
+SYZ_INLINE float syz_sigmoidf(float x) {
     return 1.0f / (1.0f + syz_expf(-x));
 }
 
 /* Near 0 the exponential form cancels: use the odd Taylor polynomial there. */
-static inline float syz_tanhf(float x) {
+SYZ_INLINE float syz_tanhf(float x) {
     float e = 1.0f - 2.0f / (syz_expf(2.0f * x) + 1.0f);
     float s = x * x;
     float small = x * (1.0f + s * (-1.0f / 3 + s * (2.0f / 15 + s * (-17.0f / 315))));
@@ -35,7 +41,7 @@ static inline float syz_tanhf(float x) {
 }
 
 /* erf by Abramowitz & Stegun 7.1.26: absolute error below 1.5e-7 */
-static inline float syz_erff(float x) {
+SYZ_INLINE float syz_erff(float x) {
     float a = fabsf(x);
     float t = 1.0f / (1.0f + 0.3275911f * a);
     float p = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
@@ -43,33 +49,33 @@ static inline float syz_erff(float x) {
     return x < 0 ? -y : y;
 }
 
-static inline float syz_silu_slope(float x) {
+SYZ_INLINE float syz_silu_slope(float x) {
     float s = syz_sigmoidf(x);
     return s * (1.0f + x * (1.0f - s));
 }
 
-static inline float syz_gelu_erf(float x) {
+SYZ_INLINE float syz_gelu_erf(float x) {
     return 0.5f * x * (1.0f + syz_erff(x * 0.70710678f));
 }
 
-static inline float syz_gelu_erf_slope(float x) {
+SYZ_INLINE float syz_gelu_erf_slope(float x) {
     float density = 0.39894228f * syz_expf(-0.5f * x * x);
     return 0.5f * (1.0f + syz_erff(x * 0.70710678f)) + x * density;
 }
 
-static inline float syz_gelu_tanh(float x) {
+SYZ_INLINE float syz_gelu_tanh(float x) {
     float u = 0.79788456f * (x + 0.044715f * x * x * x);
     return x * syz_sigmoidf(2.0f * u); /* 0.5 (1 + tanh u) = sigmoid(2u) */
 }
 
-static inline float syz_gelu_tanh_slope(float x) {
+SYZ_INLINE float syz_gelu_tanh_slope(float x) {
     float u = 0.79788456f * (x + 0.044715f * x * x * x);
     float du = 0.79788456f * (1.0f + 3.0f * 0.044715f * x * x);
     float s = syz_sigmoidf(2.0f * u);
     return s + x * 2.0f * s * (1.0f - s) * du;
 }
 
-static inline float syz_quick_gelu_slope(float x) {
+SYZ_INLINE float syz_quick_gelu_slope(float x) {
     float s = syz_sigmoidf(1.702f * x);
     return s + 1.702f * x * s * (1.0f - s);
 }

@@ -4,11 +4,11 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-find . \( -path ./build -o -path ./runs -o -path './.git' \) -prune -o \( -name '*.[ch]' -o -name '*.lua' -o -name '*.sh' -o -name '*.py' \) \
+find . \( -path ./build -o -path ./runs -o -path './.git' \) -prune -o \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' -o -name '*.[ch]pp' -o -name '*.lua' -o -name '*.sh' -o -name '*.py' \) \
   -print0 | sort -z | xargs -0 awk '
   function complain(text) { print text; bad = 1 }
   function finish_file() { if (lines > 600) complain(name ": " lines " lines, 600 are allowed") }
-  FNR == 1 { finish_file(); start = 0; name = FILENAME; lua = name ~ /\.lua$/; c = name ~ /\.[ch]$/; excused = 0 }
+  FNR == 1 { finish_file(); start = 0; name = FILENAME; lua = name ~ /\.lua$/; c = name ~ /\.([ch](pp)?|cuh?)$/; excused = 0 }
   { lines = FNR }
   /^(\/\*| \*|--) ?Long:/ { excused = 1 }
   # formatted code: a function opens in the first column (its head may wrap) and closes there

@@ -1,0 +1,134 @@
+/* What the .cu files share. Each declares the kernels of its .c neighbour as templates over the storage type of
+ * tensors, with the stream as one more argument:
+ *
+ *     template <typename REAL> int syz_cuda::affine(REAL *y, const REAL *x, ..., int64_t n, cudaStream_t stream);
+ *
+ * They launch and return 0, or -1 when a launch or an allocation failed; none of them waits. Pointers are to device
+ * memory, including the arrays inside syz_taps; the structs themselves are read at the call. Arithmetic and sums are
+ * f32 or better whatever is stored, and every sum has one order. The files are compiled by nvcc, and by g++ against
+ * tests/emu/, where the same kernels run on the CPU. */
+#ifndef SYZ_CUDA_CUH
+#define SYZ_CUDA_CUH
+
+#include "kernels/kernels.h"
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <stdint.h>
+#include <utility>
+
+typedef __nv_bfloat16 syz_bf16;
+
+namespace syz_cuda {
+
+#define SYZ_UNPACK(...) __VA_ARGS__
+#define KERNEL(name, params)                                                                                           \
+    template <typename REAL>                                                                                           \
+    int name(SYZ_UNPACK params, cudaStream_t stream);
+#define LIBRARY_KERNEL(name, params) /* matmul, convolution, attention: cuBLASLt and cuDNN */
+#include "kernels/kernels.def"
+#define LIBRARY_KERNEL KERNEL
+#include "kernels/cuda.def"
+#undef KERNEL
+#undef LIBRARY_KERNEL
+
+/* At the end of a .cu file: the template for both storage types, or for one where REAL does not occur. */
+#define SYZ_F32(name)  template decltype(syz_cuda::name<float>) syz_cuda::name<float>;
+#define SYZ_BOTH(name) SYZ_F32(name) template decltype(syz_cuda::name<syz_bf16>) syz_cuda::name<syz_bf16>;
+
+enum { WARP = 32, THREADS = 256 };
+
+/* ---- one value ---- */
+
+static __device__ inline float load(float x) {
+    return x;
+}
+static __device__ inline float load(syz_bf16 x) {
+    return __bfloat162float(x);
+}
+
+template <typename T>
+static __device__ inline T store(float x);
+template <>
+__device__ inline float store<float>(float x) {
+    return x;
+}
+template <>
+__device__ inline syz_bf16 store<syz_bf16>(float x) {
+    return __float2bfloat16_rn(x);
+}
+
+/* ---- sixteen bytes ---- */
+
+template <typename T>
+constexpr int lanes_of = 16 / (int)sizeof(T);
+
+/* N values that are read and written in one access; N = 1 where the addresses do not allow more. */
+template <typename T, int N>
+struct alignas(N * sizeof(T)) pack {
+    T value[N];
+};
+
+template <int N, typename T>
+static __device__ inline pack<T, N> read(const T *from) {
+    return *reinterpret_cast<const pack<T, N> *>(from);
+}
+
+template <typename T, int N>
+static __device__ inline void write(T *to, const pack<T, N> &values) {
+    *reinterpret_cast<pack<T, N> *>(to) = values;
+}
+
+/* Whether all of these may be accessed sixteen bytes at a time; NULL may. */
+template <typename... P>
+static inline bool aligned(const P *...pointers) {
+    return (((uintptr_t)pointers % 16 == 0) && ...);
+}
+
+/* ---- launches ---- */
+
+static inline int64_t cuts(int64_t n, int64_t size) {
+    return (n + size - 1) / size;
+}
+
+static __device__ inline int64_t thread_index() {
+    return (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+}
+
+static inline int status(cudaError_t error) {
+    if (error == cudaSuccess) return 0;
+    cudaGetLastError(); /* an error that sticks would be blamed on the next launch */
+    return -1;
+}
+
+template <typename... P, typename... A>
+static inline int launch(void (*kernel)(P...), int64_t blocks, int threads, cudaStream_t stream, A &&...arguments) {
+    if (blocks == 0) return 0;
+    if (blocks > INT32_MAX) return -1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)blocks);
+    config.blockDim = dim3((unsigned)threads);
+    config.stream = stream;
+    return status(cudaLaunchKernelEx(&config, kernel, std::forward<A>(arguments)...));
+}
+
+/* Scratch in the order of a stream: freed when what was launched before has used it. */
+template <typename T>
+struct scratch {
+    T *data = nullptr;
+    cudaStream_t stream;
+
+    scratch(int64_t n, cudaStream_t stream_) : stream(stream_) {
+        if (status(cudaMallocAsync(&data, (size_t)n * sizeof(T), stream)) != 0) data = nullptr;
+    }
+    ~scratch() {
+        if (data) cudaFreeAsync(data, stream);
+    }
+    scratch(const scratch &) = delete;
+    scratch &operator=(const scratch &) = delete;
+};
+
+} // namespace syz_cuda
+
+#endif
