@@ -126,6 +126,26 @@ static int add_pieces(T *y, const float *pieces, int64_t spans, int64_t cuts, in
     return launch(add_pieces_kernel<T>, syz_cuda::cuts(n, THREADS), THREADS, stream, y, pieces, cuts, width, n, scale);
 }
 
+/* a, b [spans,width] = the sums over each span's rows; either may be NULL. `wide` allows N columns at a time. The
+ * number of pieces fills a device of some hundred multiprocessors, and depends on the shape alone. */
+template <int N, typename F>
+static int span_sums(float *a, float *b, const syz_norm_shape &s, F f, bool wide, cudaStream_t stream) {
+    if (!a && !b) return 0;
+    int64_t strips = cuts(s.width, wide ? WARP * N : WARP), spans = s.rows / s.span,
+            pieces = cuts(1024, strips * spans);
+    if (pieces > cuts(s.span, 64)) pieces = cuts(s.span, 64);
+    int64_t rows = spans * pieces, size = rows * s.width;
+    scratch<float> part((a ? size : 0) + (b ? size : 0), stream);
+    if (!part.data) return -1;
+    float *part_a = a ? part.data : nullptr, *part_b = b ? part.data + (a ? size : 0) : nullptr;
+    row_cuts cut = {s.span, pieces};
+    if ((wide ? column_sums<N>(part_a, part_b, rows, s.width, cut, f, stream)
+              : column_sums<1>(part_a, part_b, rows, s.width, cut, f, stream)) != 0)
+        return -1;
+    if (a && add_pieces(a, part_a, spans, pieces, s.width, 1.0f, stream) != 0) return -1;
+    return b ? add_pieces(b, part_b, spans, pieces, s.width, 1.0f, stream) : 0;
+}
+
 /* ---- over everything, in double ---- */
 
 /* Threads sum f32 values of f(i) for every (blocks * THREADS)-th i, or double ones where f gives these. */
