@@ -80,6 +80,17 @@ static __device__ inline void write(T *to, const pack<T, N> &values) {
     *reinterpret_cast<pack<T, N> *>(to) = values;
 }
 
+/* N f32 values; `from` is as aligned as N allows. */
+template <int N>
+static __device__ inline void read_floats(float (&to)[N], const float *from) {
+    constexpr int AT_ONCE = N % 4 == 0 ? 4 : 1;
+    for (int k = 0; k < N; k += AT_ONCE) {
+        pack<float, AT_ONCE> values = read<AT_ONCE>(from + k);
+        for (int j = 0; j < AT_ONCE; j++)
+            to[k + j] = values.value[j];
+    }
+}
+
 /* Whether all of these may be accessed sixteen bytes at a time; NULL may. */
 template <typename... P>
 static inline bool aligned(const P *...pointers) {

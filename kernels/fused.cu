@@ -42,8 +42,12 @@ struct scale_columns {
     const T *dy, *x;
     int64_t width;
     template <int N>
-    __device__ void operator()(int64_t row, int64_t column, float (&a)[N], float (&b)[N]) const {
-        pack<T, N> g = read<N>(dy + row * width + column), v = read<N>(x + row * width + column);
+    __device__ scale_columns at(int64_t, int64_t column) const {
+        return {dy + column, x + column, width};
+    }
+    template <int N>
+    __device__ void add(int64_t row, float (&a)[N], float (&b)[N]) const {
+        pack<T, N> g = read<N>(dy + row * width), v = read<N>(x + row * width);
         for (int k = 0; k < N; k++) {
             a[k] += load(g.value[k]) * load(v.value[k]);
             b[k] += load(g.value[k]);

@@ -36,19 +36,32 @@ static rows_of scratch_rows(float *scratch, const syz_group_norm_shape &s) {
 
 /* x - first and its square, `first` being the sample's first position: without that shift the variance of channels far
  * from 0 would cancel. */
+template <int N, typename T>
+struct moment_columns {
+    const T *x;
+    int64_t channels;
+    float first[N];
+    __device__ void add(int64_t row, float (&a)[N], float (&b)[N]) const {
+        pack<T, N> v = read<N>(x + row * channels);
+        for (int k = 0; k < N; k++) {
+            float d = load(v.value[k]) - first[k];
+            a[k] += d;
+            b[k] += d * d;
+        }
+    }
+};
+
 template <typename T>
 struct moments {
     const T *x;
     int64_t area, channels;
     template <int N>
-    __device__ void operator()(int64_t row, int64_t column, float (&a)[N], float (&b)[N]) const {
-        pack<T, N> v = read<N>(x + row * channels + column);
+    __device__ moment_columns<N, T> at(int64_t row, int64_t column) const {
+        moment_columns<N, T> columns = {x + column, channels, {}};
         pack<T, N> first = read<N>(x + row / area * area * channels + column);
-        for (int k = 0; k < N; k++) {
-            float d = load(v.value[k]) - load(first.value[k]);
-            a[k] += d;
-            b[k] += d * d;
-        }
+        for (int k = 0; k < N; k++)
+            columns.first[k] = load(first.value[k]);
+        return columns;
     }
 };
 
@@ -95,8 +108,11 @@ static __global__ void group_norm_apply(T *y, const T *x, rows_of r, syz_group_n
     if (i >= s.n * sample) return;
     int64_t at = i / sample * s.channels + i % s.channels;
     pack<T, N> v = read<N>(x + i), out;
+    float scale[N], shift[N];
+    read_floats(scale, r.scale + at);
+    read_floats(shift, r.shift + at);
     for (int k = 0; k < N; k++) {
-        float z = load(v.value[k]) * r.scale[at + k] + r.shift[at + k];
+        float z = load(v.value[k]) * scale[k] + shift[k];
         out.value[k] = store<T>(s.silu ? z * syz_sigmoidf(z) : z);
     }
     write(y + i, out);
@@ -133,23 +149,41 @@ static __device__ inline float inner_gradient(float dy, float x, float scale, fl
 }
 
 /* a: dz, b: dz * xhat */
-template <typename T>
+template <int N, typename T>
 struct gradient_columns {
+    const T *dy, *x;
+    int64_t channels;
+    bool silu;
+    float scale[N], shift[N], mean[N], rstd[N];
+    __device__ void add(int64_t row, float (&a)[N], float (&b)[N]) const {
+        pack<T, N> g = read<N>(dy + row * channels), v = read<N>(x + row * channels);
+        for (int k = 0; k < N; k++) {
+            float value = load(v.value[k]);
+            float dz = inner_gradient(load(g.value[k]), value, scale[k], shift[k], silu);
+            a[k] += dz;
+            b[k] += dz * (value - mean[k]) * rstd[k];
+        }
+    }
+};
+
+template <typename T>
+struct gradients {
     const T *dy, *x;
     const float *mean, *rstd;
     rows_of r;
     syz_group_norm_shape s;
     template <int N>
-    __device__ void operator()(int64_t row, int64_t column, float (&a)[N], float (&b)[N]) const {
-        int64_t n = row / s.area, at = n * s.channels + column, width = s.channels / s.groups;
-        pack<T, N> g = read<N>(dy + row * s.channels + column), v = read<N>(x + row * s.channels + column);
+    __device__ gradient_columns<N, T> at(int64_t row, int64_t column) const {
+        gradient_columns<N, T> columns = {dy + column, x + column, s.channels, s.silu, {}, {}, {}, {}};
+        int64_t n = row / s.area, width = s.channels / s.groups;
+        read_floats(columns.scale, r.scale + n * s.channels + column);
+        read_floats(columns.shift, r.shift + n * s.channels + column);
         for (int k = 0; k < N; k++) {
             int64_t group = n * s.groups + (column + k) / width;
-            float value = load(v.value[k]);
-            float dz = inner_gradient(load(g.value[k]), value, r.scale[at + k], r.shift[at + k], s.silu);
-            a[k] += dz;
-            b[k] += dz * (value - mean[group]) * rstd[group];
+            columns.mean[k] = mean[group];
+            columns.rstd[k] = rstd[group];
         }
+        return columns;
     }
 };
 
@@ -183,10 +217,14 @@ static __global__ void group_norm_gradient(T *dx, const T *dy, const T *x, rows_
     if (i >= s.n * sample) return;
     int64_t at = i / sample * s.channels + i % s.channels;
     pack<T, N> g = read<N>(dy + i), v = read<N>(x + i), out;
+    float scale[N], shift[N], slope[N], level[N];
+    read_floats(scale, r.scale + at);
+    read_floats(shift, r.shift + at);
+    read_floats(slope, r.slope + at);
+    read_floats(level, r.level + at);
     for (int k = 0; k < N; k++) {
-        float value = load(v.value[k]), scale = r.scale[at + k];
-        float dz = inner_gradient(load(g.value[k]), value, scale, r.shift[at + k], s.silu);
-        out.value[k] = store<T>(dz * scale + value * r.slope[at + k] + r.level[at + k]);
+        float value = load(v.value[k]), dz = inner_gradient(load(g.value[k]), value, scale[k], shift[k], s.silu);
+        out.value[k] = store<T>(dz * scale[k] + value * slope[k] + level[k]);
     }
     write(dx + i, out);
 }
@@ -207,7 +245,7 @@ static __global__ void sum_samples(float *dweight, float *dbias, rows_of r, int6
 template <int N, typename T>
 static int backward(T *dx, rows_of r, const T *dy, const T *x, const float *mean, const float *rstd, const T *weight,
                     const T *bias, const syz_group_norm_shape &s, cudaStream_t stream) {
-    gradient_columns<T> f = {dy, x, mean, rstd, r, s};
+    gradients<T> f = {dy, x, mean, rstd, r, s};
     row_cuts blocks = {s.area, r.blocks};
     int64_t rows = s.n * s.channels, n = rows * s.area;
     if (launch(channel_factors<T>, cuts(rows, THREADS), THREADS, stream, r, mean, rstd, weight, bias, s) != 0)
@@ -225,7 +263,7 @@ int syz_cuda::group_norm(REAL *y, float *mean, float *rstd, float *scratch, cons
                          const REAL *bias, const syz_group_norm_shape *shape, float eps, cudaStream_t stream) {
     constexpr int N = lanes_of<REAL>;
     rows_of r = scratch_rows(scratch, *shape);
-    if (shape->channels % N == 0 && aligned(y, x))
+    if (shape->channels % N == 0 && aligned(y, x, scratch))
         return forward<N>(y, mean, rstd, r, x, weight, bias, *shape, eps, stream);
     return forward<1>(y, mean, rstd, r, x, weight, bias, *shape, eps, stream);
 }
@@ -236,7 +274,7 @@ int syz_cuda::group_norm_backward(REAL *dx, float *dweight, float *dbias, float 
                                   const syz_group_norm_shape *shape, cudaStream_t stream) {
     constexpr int N = lanes_of<REAL>;
     rows_of r = scratch_rows(scratch, *shape);
-    bool wide = shape->channels % N == 0 && aligned(dx, dy, x);
+    bool wide = shape->channels % N == 0 && aligned(dx, dy, x, scratch);
     if ((wide ? backward<N>(dx, r, dy, x, mean, rstd, weight, bias, *shape, stream)
               : backward<1>(dx, r, dy, x, mean, rstd, weight, bias, *shape, stream)) != 0)
         return -1;

@@ -117,8 +117,12 @@ struct norm_columns {
     const float *mean, *rstd;
     int64_t width;
     template <int N>
-    __device__ void operator()(int64_t row, int64_t column, float (&a)[N], float (&b)[N]) const {
-        pack<T, N> g = read<N>(dy + row * width + column), v = read<N>(x + row * width + column);
+    __device__ norm_columns at(int64_t, int64_t column) const {
+        return {dy + column, x + column, mean, rstd, width};
+    }
+    template <int N>
+    __device__ void add(int64_t row, float (&a)[N], float (&b)[N]) const {
+        pack<T, N> g = read<N>(dy + row * width), v = read<N>(x + row * width);
         float m = mean ? mean[row] : 0.0f, r = rstd[row];
         for (int k = 0; k < N; k++) {
             a[k] += load(g.value[k]) * (load(v.value[k]) - m) * r;

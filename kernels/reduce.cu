@@ -50,12 +50,16 @@ static int sum_rows(T *y, const T *x, int64_t rows, int64_t n, float scale, cuda
 /* ---- columns: [rows summed, width kept], the gradient of a bias ---- */
 
 template <typename T>
-struct plain_column {
+struct plain_columns {
     const T *x;
     int64_t width;
     template <int N>
-    __device__ void operator()(int64_t row, int64_t column, float (&sum)[N], float (&)[N]) const {
-        pack<T, N> values = read<N>(x + row * width + column);
+    __device__ plain_columns at(int64_t, int64_t column) const {
+        return {x + column, width};
+    }
+    template <int N>
+    __device__ void add(int64_t row, float (&sum)[N], float (&)[N]) const {
+        pack<T, N> values = read<N>(x + row * width);
         for (int k = 0; k < N; k++)
             sum[k] += load(values.value[k]);
     }
@@ -70,7 +74,7 @@ static int sum_columns(T *y, const T *x, int64_t rows, int64_t width, float scal
     scratch<float> part(pieces * width, stream);
     if (!part.data) return -1;
     row_cuts all = {rows, pieces};
-    plain_column<T> f = {x, width};
+    plain_columns<T> f = {x, width};
     int failed = wide ? column_sums<N>(part.data, nullptr, pieces, width, all, f, stream)
                       : column_sums<1>(part.data, nullptr, pieces, width, all, f, stream);
     return failed ? -1 : add_pieces(y, part.data, 1, pieces, width, scale, stream);

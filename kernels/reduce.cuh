@@ -79,8 +79,9 @@ static __device__ inline void add_row_lanes(float *to, float part[ROW_LANES][WAR
     }
 }
 
-/* a, b [pieces,width] = over the rows of each piece, the sums of what f(row, column, a, b) adds to its N columns' a and
- * b; either may be NULL. A block does WARP * N columns of one piece, its warps every eighth row. */
+/* a, b [pieces,width] = over the rows of each piece, the sums of what f adds to a and b; either may be NULL. A block
+ * does WARP * N columns of one piece, its warps every eighth row. f.template at<N>(row, column) gives what is the same
+ * for all rows of a piece; its add(row, a, b) is then called for each row. */
 template <int N, typename F>
 static __global__ void column_sums_kernel(float *a, float *b, int64_t width, int64_t strips, row_cuts rows, F f) {
     __shared__ float part_a[ROW_LANES][WARP * N], part_b[ROW_LANES][WARP * N];
@@ -88,9 +89,12 @@ static __global__ void column_sums_kernel(float *a, float *b, int64_t width, int
     int lane = threadIdx.x % WARP, row_lane = threadIdx.x / WARP;
     int64_t column = first + lane * N, stop = rows.stop(piece);
     float sum_a[N] = {0}, sum_b[N] = {0};
-    if (column < width)
-        for (int64_t row = rows.start(piece) + row_lane; row < stop; row += ROW_LANES)
-            f(row, column, sum_a, sum_b);
+    if (column < width) {
+        int64_t row = rows.start(piece);
+        auto columns = f.template at<N>(row, column);
+        for (row += row_lane; row < stop; row += ROW_LANES)
+            columns.add(row, sum_a, sum_b);
+    }
     for (int k = 0; k < N; k++) {
         part_a[row_lane][lane * N + k] = sum_a[k];
         part_b[row_lane][lane * N + k] = sum_b[k];
