@@ -20,6 +20,12 @@
 
 typedef __nv_bfloat16 syz_bf16;
 
+/* Heads of `dim` values behind each other, [batch,tokens,heads,dim] with steps in elements from batch to batch and from
+ * token to token, which leave room for what else is in the same rows. */
+typedef struct {
+    int64_t batch, tokens, heads, dim, x_step[2], y_step[2];
+} syz_head_rows;
+
 namespace syz_cuda {
 
 #define SYZ_UNPACK(...) __VA_ARGS__

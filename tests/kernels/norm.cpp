@@ -123,4 +123,58 @@ static void rope() {
     }
 }
 
-MAIN(BOTH(norm), {"far from zero", far_from_zero}, BOTH(normalize), BOTH(fused), BOTH(rope))
+/* Heads in packed rows against the CPU's norm and rotation of the same heads behind each other. What lies between the
+ * heads must stay. In the gradient a value meets a sum over its head: 1e-5 of values of size 1, 2e-5 of sums. */
+template <typename T>
+static void head_norm_of(syz_head_rows s, size_t shift) {
+    int64_t rows = s.batch * s.tokens * s.heads, n = rows * s.dim, room = s.batch * s.x_step[0];
+    array<T> packed = numbers<T>(room, 1, 0, shift), x(n), y(n), w = numbers<T>(s.dim), dy = numbers<T>(n), dx(n);
+    array<float> cosine = numbers<float>(s.tokens * s.dim / 2), sine = numbers<float>(s.tokens * s.dim / 2);
+    array<float> normed(n), expected(n), rstd(rows), cpu_rstd(rows), turned(n), partial(32 * s.dim), dw(s.dim);
+    array<float> cpu_dw(s.dim);
+    array<int64_t> place(n);
+    int64_t shape[] = {s.batch, s.tokens, s.heads, s.dim};
+    syz_norm_shape all = {rows, s.dim, rows, 0};
+    for (int64_t i = 0; i < n; i++) {
+        int64_t token = i / s.dim / s.heads, b = token / s.tokens;
+        place[i] = b * s.x_step[0] + token % s.tokens * s.x_step[1] + i % (s.heads * s.dim);
+        x[i] = packed[place[i]];
+    }
+    syz_cpu_norm(normed, nullptr, cpu_rstd, floats(x), floats(w), nullptr, &all, 1e-6f);
+    syz_cpu_rope(expected, normed, cosine, sine, shape, 1);
+    run([&] { return syz_cuda::head_norm<T>(y, rstd, packed, w, cosine, sine, &s, 1e-6f, 0); }, {y, rstd});
+    compare("y", y, expected, 1e-5, 1e-5);
+    compare("rstd", rstd, cpu_rstd, 1e-5, 0);
+    array<T> in_place = packed, expected_rows = packed;
+    syz_head_rows same = s;
+    for (int k = 0; k < 2; k++)
+        same.y_step[k] = s.x_step[k];
+    for (int64_t i = 0; i < n; i++)
+        expected_rows[place[i]] = y[i];
+    run([&] { return syz_cuda::head_norm<T>(in_place, rstd, in_place, w, cosine, sine, &same, 1e-6f, 0); },
+        {in_place, rstd});
+    compare_exactly("packed rows", in_place, expected_rows);
+    syz_cpu_rope(turned, floats(dy), cosine, sine, shape, -1);
+    syz_cpu_norm_backward(expected, cpu_dw, nullptr, partial, turned, floats(x), nullptr, cpu_rstd, floats(w), &all);
+    auto backward = [&](T *to, const T *from, float *weight) {
+        return syz_cuda::head_norm_backward<T>(to, weight, from, packed, cpu_rstd, w, cosine, sine, &s, 0);
+    };
+    run([&] { return backward(dx, dy, dw); }, {dx, dw});
+    compare("dx", dx, expected, 2e-5, 2e-5);
+    compare("dweight", dw, cpu_dw, 1e-5, 1e-6 * (double)rows + 1e-5);
+    run([&] { return backward(dy, dy, nullptr); }, {dy});
+    compare_exactly("dx in place", dy, dx);
+}
+
+template <typename T>
+static void head_norm() {
+    static const int64_t sizes[][5] = {{1, 1, 1, 2, 2}, {2, 3, 2, 6, 37}, {1, 5, 3, 64, 600}, {2, 7, 2, 128, 768}};
+    for (const auto &k : sizes) {
+        int64_t row = k[2] * k[3];
+        syz_head_rows s = {k[0], k[1], k[2], k[3], {k[1] * k[4], k[4]}, {k[1] * row, row}};
+        head_norm_of<T>(s, 0);
+        head_norm_of<T>(s, 1);
+    }
+}
+
+MAIN(BOTH(norm), {"far from zero", far_from_zero}, BOTH(normalize), BOTH(fused), BOTH(rope), BOTH(head_norm))
