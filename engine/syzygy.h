@@ -96,6 +96,10 @@ SYZ_API void syz_memory_trim(void);          /* give cached blocks back to the s
 SYZ_API syz_status syz_set_matmul_precision(syz_dtype dtype);
 SYZ_API syz_dtype syz_matmul_precision(void); /* the one in force on this machine */
 
+/* Floating-point operations of matrix products, convolutions and attention since the start, forward and backward, with
+ * what checkpointing repeats: two for each multiply-add. */
+SYZ_API double syz_flops(void);
+
 /* ---- tensors ----------------------------------------------------------------------------------------------------- */
 
 #define SYZ_MAX_DIMS 6
@@ -314,6 +318,9 @@ SYZ_API syz_tensor *syz_model_param(const syz_model *m, int64_t index);     /* b
 SYZ_API int64_t syz_model_param_find(const syz_model *m, const char *name); /* -1 if absent */
 SYZ_API void syz_model_set_requires_grad(syz_model *m, bool on);            /* every parameter; off at first */
 SYZ_API void syz_model_set_checkpointing(syz_model *m, bool on);            /* recompute blocks in backward */
+
+/* What its methods did so far, and their backward passes, as syz_flops() counts. */
+SYZ_API double syz_model_flops(const syz_model *m);
 
 /* Methods are called by name. Inputs and outputs are named, separated by blanks; an input ending in `?` may be NULL. */
 SYZ_API int syz_model_method_count(const syz_model *m);
