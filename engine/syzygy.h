@@ -391,6 +391,9 @@ SYZ_API int64_t syz_adamw_steps(const syz_adamw *optimizer, int64_t index);
 SYZ_API void syz_adamw_set_steps(syz_adamw *optimizer, int64_t index, int64_t steps);
 SYZ_API syz_tensor *syz_adamw_moment(const syz_adamw *optimizer, int64_t index, syz_adamw_moment_kind kind);
 
+/* Multiply every gradient; the mean of n accumulated ones is theirs times 1 / n. */
+SYZ_API syz_status syz_scale_grads(syz_tensor *const params[], int64_t count, double factor);
+
 /* The L2 norm of all gradients together; above `max_norm`, every gradient is scaled by max_norm / (norm + 1e-6). 0
  * only measures. When the norm is not finite it is reported and nothing is scaled: skip that step. */
 SYZ_API syz_status syz_clip_grad_norm(double *norm, syz_tensor *const params[], int64_t count, double max_norm);
