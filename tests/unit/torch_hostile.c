@@ -178,6 +178,7 @@ static void opcodes(void **state) {
              "cos\nsystem",
              "the pickle ends early"),
         CASE("\x80\x02K\1.", "x.pt: holds a int, not weights"),
+        CASE("\x80\x04\x8f(K\1\x90.", "x.pt: holds a object, not weights"),
         CASE("\x80\x02)]}N.", "leaves 3 values on the stack"),
     };
     check_refused(cases, sizeof cases / sizeof *cases);
@@ -252,6 +253,7 @@ static void tensor_names(void **state) {
              "x.pt: two tensors are named \"a.b\""),
         CASE(HEAD "}(" TEXT("\1", "a") WHOLE TEXT("\1", "a") WHOLE "u.", "two tensors are named \"a\""),
         CASE(HEAD "}X\2\0\0\0\xff\xfe" WHOLE "s.", "the name is not UTF-8 text"),
+        CASE(HEAD "}" TEXT("\1", "a") "}X\3\0\0\0x\0y" WHOLE "ss.", "x.pt: tensor \"a...\": a zero byte in the name"),
         CASE(HEAD "}X\0\0\0\0" WHOLE "s.", "holds one tensor without a name"),
     };
     check_refused(cases, sizeof cases / sizeof *cases);
