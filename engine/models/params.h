@@ -48,6 +48,9 @@ syz_status syz_params_init(syz_params *params, uint64_t seed);
  * `path` is named in errors. */
 syz_status syz_params_load(syz_params *params, const syz_weights *weights, const char *path,
                            bool (*ignore)(const char *name), bool keep);
-syz_status syz_params_save(const syz_params *params, const char *path, syz_dtype dtype);
+/* Write folder/name.safetensors with every parameter as `dtype`, or, when there are more bytes than `max_shard_bytes`,
+ * shards and their index. What an earlier save left under other names goes. See save.c. */
+syz_status syz_params_save(const syz_params *params, const char *folder, const char *name, syz_dtype dtype,
+                           uint64_t max_shard_bytes);
 
 #endif

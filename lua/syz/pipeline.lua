@@ -163,16 +163,16 @@ function Pipeline:encode_all(images)
 end
 
 --- Save in the diffusers layout: all parts, or with `transformer_only` just what training changed. `dtype` is that of
---- the weights, f32 unless given.
+--- the weights, f32 unless given; weights of more than `max_shard_bytes` (10 GB) become shards with an index.
 ---@param folder string
----@param options { transformer_only: boolean|nil, dtype: string|nil }|nil
+---@param options { transformer_only: boolean|nil, dtype: string|nil, max_shard_bytes: integer|nil }|nil
 function Pipeline:save(folder, options)
   options = options or {}
   local dtype = options.dtype or "f32"
-  self.transformer:save(folder .. "/transformer", dtype)
+  self.transformer:save(folder .. "/transformer", dtype, options.max_shard_bytes)
   if options.transformer_only then return end
-  self.vae:save(folder .. "/vae", dtype)
-  self.text_encoder:save(folder .. "/text_encoder", dtype)
+  self.vae:save(folder .. "/vae", dtype, options.max_shard_bytes)
+  self.text_encoder:save(folder .. "/text_encoder", dtype, options.max_shard_bytes)
   data.copy_folder(self.tokenizer_folder, folder .. "/tokenizer")
   core.file.mkdir(folder .. "/scheduler")
   core.file.write(folder .. "/scheduler/scheduler_config.json", core.json.encode({
