@@ -115,14 +115,18 @@ static char *find_weights(const char *folder) {
         "model.safetensors",
         "diffusion_pytorch_model.safetensors.index.json",
         "model.safetensors.index.json",
+        "diffusion_pytorch_model.bin",
+        "pytorch_model.bin",
+        "diffusion_pytorch_model.bin.index.json",
+        "pytorch_model.bin.index.json",
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char *path = syz_format("%s/%s", folder, names[i]);
         if (!path || access(path, F_OK) == 0) return path;
         free(path);
     }
-    return syz_fail_null(SYZ_ENOTFOUND, "%s: holds no weights (%s, %s, or an .index.json of either)", folder, names[0],
-                         names[1]);
+    return syz_fail_null(SYZ_ENOTFOUND, "%s: holds no weights (%s, %s, the .bin of either library, or an .index.json)",
+                         folder, names[0], names[1]);
 }
 
 static syz_status load_weights(syz_model *m, const syz_weights *weights, const char *path, bool keep) {
