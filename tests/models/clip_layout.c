@@ -76,6 +76,20 @@ static void stored_as_they_are(void **state) {
     reference_close(&c);
 }
 
+/* What torch.save wrote under "state_dict", as HPS_v2.1_compressed.pt has it. */
+static void torch_file(void **state) {
+    (void)state;
+    reference_case c = reference_open("open_clip_c");
+    syz_model *m;
+    syz_model_load(&m, "tests/models/data/open_clip_c/open_clip.pt");
+    check_ok(m);
+    assert_int_equal(syz_model_param_count(m), syz_model_param_count(c.model));
+    for (int64_t i = 0; i < syz_model_param_count(m); i++)
+        reference_same(syz_model_param(m, i), syz_model_param(c.model, i));
+    syz_model_release(m);
+    reference_close(&c);
+}
+
 /* ---- files without a configuration: one layer of each tower at published widths ---- */
 
 enum { MAX_TENSORS = 64 };
@@ -200,6 +214,7 @@ int main(void) {
         CHECK_TEST(outputs_and_gradients),
         CHECK_TEST(half_precision),
         CHECK_TEST(stored_as_they_are),
+        CHECK_TEST(torch_file),
         CHECK_TEST(configurations_are_read_off_shapes),
         CHECK_TEST(what_shapes_do_not_tell_is_asked_for),
         CHECK_TEST(wrong_files_are_named),
