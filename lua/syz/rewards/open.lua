@@ -1,6 +1,7 @@
 --- Rewards by one string, as the command line takes them: KIND:PATH, or a folder, which is then CLIP-like.
 --
 --   hps:HPS_v2.1_compressed.pt   pickscore:PickScore_v1   clip_score:clip-vit-large-patch14   aesthetic:HEAD,TOWER
+-- Scores are those that were published, also where training takes another scale.
 local core = require "syz.core"
 local fields = require "syz.fields"
 
@@ -11,7 +12,7 @@ local M = {}
 M.kinds = {
   clip = function(path) return require("syz.rewards.clip").load(path) end,
   hps = function(path) return require("syz.rewards.hps").load(path) end,
-  pickscore = function(path) return require("syz.rewards.pickscore").load(path) end,
+  pickscore = function(path) return require("syz.rewards.pickscore").load(path, { scale = "logit" }) end,
   clip_score = function(path) return require("syz.rewards.clip_score").load(path) end,
   aesthetic = function(path)
     local head, tower = path:match("^([^,]+),([^,]+)$")
