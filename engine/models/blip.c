@@ -305,6 +305,83 @@ static const syz_method methods[] = {
     {0},
 };
 
+/* ---- ImageReward.pt by itself ---- */
+
+static void put(json_t *config, const char *key, const syz_weights *weights, const char *prefix, const char *name,
+                int side) {
+    int64_t size = syz_layout_side(weights, prefix, name, side);
+    if (size > 0) json_object_set_new(config, key, json_integer(size));
+}
+
+/* The number of heads does not show in the weights; in the published model, as in every BERT and ViT of its family,
+ * each is 64 wide. */
+static bool check_heads(json_t *config, const char *path) {
+    int64_t width = json_integer_value(json_object_get(config, "hidden_size"));
+    if (width % 64 == 0) return true;
+    syz_fail(SYZ_EUNSUPPORTED,
+             "%s: states of %d numbers cannot be split into heads of 64: give a configuration (med_config.json) with "
+             "\"num_attention_heads\"",
+             path, (int)width);
+    return false;
+}
+
+static void put_vision(json_t *config, const syz_weights *weights, const char *prefix) {
+    put(config, "hidden_size", weights, prefix, VISION ".cls_token", 2);
+    put(config, "intermediate_size", weights, prefix, VISION ".blocks.0.mlp.fc1.weight", 0);
+    put(config, "num_channels", weights, prefix, VISION ".patch_embed.proj.weight", 1);
+    put(config, "patch_size", weights, prefix, VISION ".patch_embed.proj.weight", 2);
+    int64_t layers = syz_layout_count(weights, prefix, VISION ".blocks.%d.norm1.weight");
+    json_object_set_new(config, "num_hidden_layers", json_integer(layers));
+    int64_t patches = syz_layout_side(weights, prefix, VISION ".pos_embed", 1) - 1, side = 0;
+    while ((side + 1) * (side + 1) <= patches)
+        side++;
+    int64_t patch = syz_layout_side(weights, prefix, VISION ".patch_embed.proj.weight", 2);
+    if (side * patch > 0) json_object_set_new(config, "image_size", json_integer(side * patch));
+}
+
+static void put_text(json_t *config, const syz_weights *weights, const char *prefix) {
+    put(config, "hidden_size", weights, prefix, TEXT ".embeddings.word_embeddings.weight", 1);
+    put(config, "vocab_size", weights, prefix, TEXT ".embeddings.word_embeddings.weight", 0);
+    put(config, "max_position_embeddings", weights, prefix, TEXT ".embeddings.position_embeddings.weight", 0);
+    put(config, "intermediate_size", weights, prefix, TEXT ".encoder.layer.0.intermediate.dense.weight", 0);
+    int64_t layers = syz_layout_count(weights, prefix, TEXT ".encoder.layer.%d.output.dense.weight");
+    json_object_set_new(config, "num_hidden_layers", json_integer(layers));
+}
+
+static json_t *head_sizes(const syz_weights *weights, const char *prefix) {
+    json_t *sizes = json_array();
+    for (int k = 0; k < HIDDEN; k++) {
+        syz_path name = syz_pathf("mlp.layers.%d.weight", head_place[k]);
+        int64_t size = syz_layout_side(weights, prefix, name.text, 0);
+        json_array_append_new(sizes, json_integer(size > 0 ? size : 1));
+    }
+    return sizes;
+}
+
+/* What a file lacks gets some size here, so that loading names what is missing. */
+static char *config_of(const syz_weights *weights, const char *prefix, const char *path) {
+    json_t *config = json_pack("{s:s, s:o, s:o}", "_class_name", "ImageReward", "vision_config", json_object(),
+                               "mlp_sizes", head_sizes(weights, prefix));
+    json_t *vision = json_object_get(config, "vision_config");
+    if (!vision) return syz_fail_null(SYZ_ENOMEM, "%s: out of memory", path);
+    put_text(config, weights, prefix);
+    put_vision(vision, weights, prefix);
+    char *text = NULL;
+    if (check_heads(config, path) && check_heads(vision, path)) {
+        text = json_dumps(config, 0);
+        if (!text) syz_fail(SYZ_ENOMEM, "%s: out of memory", path);
+    }
+    json_decref(config);
+    return text;
+}
+
+static const syz_layout_rule own_names[] = {{"*", "*", SYZ_LAYOUT_SAME}, {0}};
+
+static const syz_layout layouts[] = {
+    {"ImageReward", "blip.visual_encoder.cls_token", NULL, own_names, ignore, config_of},
+    {0},
+};
+
 const syz_model_class_info syz_image_reward = {
     .name = "ImageReward",
     .weights = "model",
@@ -312,4 +389,5 @@ const syz_model_class_info syz_image_reward = {
     .build = build,
     .ignore = ignore,
     .methods = methods,
+    .layouts = layouts,
 };
