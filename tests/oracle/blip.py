@@ -1,4 +1,4 @@
-"""ImageReward's own classes -> tests/models/data/image_reward_{a,b,c}.
+"""ImageReward's own classes -> tests/models/data/image_reward_{a,b,c,pt}.
 
 Each folder holds config.json (BERT's fields as in the published med_config.json, and vision_config and mlp_sizes for
 what the classes fix in their code), model.safetensors with every name of the published ImageReward.pt, also those that
@@ -8,13 +8,19 @@ no reward reads, and reference.safetensors:
   (after them);
   grad_reward [B], and for loss = sum(reward * grad_reward) grad.pixel_values and grad.<every parameter>;
   bf16_error.<output>: the largest error of the same model run in bf16 by torch, over the largest value.
+image_reward_pt holds the weights of image_reward_c as they are published: ImageReward.pt, written by torch.save, and
+med_config.json. The names and shapes of the published file, from the class built without memory at its own sizes, go to
+tests/models/keys/image-reward.txt (its README has the format).
 The reference is computed in f64 from f32 weights and inputs and rounded to f32 once.
 Needs requirements-blip.txt, an environment of its own: these classes do not import with current transformers.
 """
 from image_reward import BertModel, ImageReward, MLP, VisionTransformer  # first: it imports torchvision
-from common import MODELS, generator, randn, randomise, report, write_json, write_tensors
+from common import MODELS, ROOT, generator, randn, randomise, report, write_json, write_tensors
 
 import copy
+import functools
+import re
+from unittest import mock
 
 import torch
 from torch import nn
@@ -94,10 +100,16 @@ def make(name, case):
     vision = model.blip.visual_encoder
     for parameter in (vision.cls_token, vision.pos_embed):
         parameter.data = 0.5 * torch.randn(parameter.shape, generator=gen)
-    write_json(folder / "config.json", case["text"] | {
-        "_class_name": "ImageReward", "architectures": ["BertModel"], "model_type": "bert", "hidden_act": "gelu",
-        "add_cross_attention": True, "vision_config": case["vision"], "mlp_sizes": case["head"]})
+    config = case["text"] | {
+        "architectures": ["BertModel"], "model_type": "bert", "hidden_act": "gelu", "add_cross_attention": True,
+        "vision_config": case["vision"], "mlp_sizes": case["head"]}
+    write_json(folder / "config.json", config | {"_class_name": "ImageReward"})
     write_tensors(folder / "model.safetensors", model.state_dict())
+    if name == "image_reward_c":
+        published = MODELS / "image_reward_pt"
+        write_json(published / "med_config.json", config)
+        torch.save(model.state_dict(), published / "ImageReward.pt")
+        report(published)
 
     model = model.double()
     batch, tokens, size = len(case["lengths"]), case["tokens"], case["vision"]["image_size"]
@@ -116,6 +128,25 @@ def make(name, case):
     report(folder)
 
 
+def list_keys():
+    # the rates of stochastic depth are read back as numbers, which the meta device does not have
+    on_cpu = functools.partial(torch.linspace, device="cpu")
+    with torch.device("meta"), mock.patch("torch.linspace", on_cpu):
+        state = ImageReward(med_config=ROOT / "lua/syz/published/image-reward.json").state_dict()
+    shapes, counts = {}, {}
+    for key, value in state.items():
+        number = re.search(r"\.(?:blocks|layer)\.(\d+)\.", key)
+        name = key if number is None else key[:number.start(1)] + "{}" + key[number.end(1):]
+        assert shapes.setdefault(name, value.shape) == value.shape
+        counts[name] = counts.get(name, 0) + 1
+    lines = [f"{name.replace('{}', '{0..%d}' % (counts[name] - 1))}  {list(shape)}\n" for name, shape in shapes.items()]
+    path = ROOT / "tests/models/keys/image-reward.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(lines))
+    print(f"{path.relative_to(ROOT)}: {len(state)} names")
+
+
 if __name__ == "__main__":
+    list_keys()
     for name, case in CASES.items():
         make(name, case)

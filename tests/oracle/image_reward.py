@@ -39,6 +39,9 @@ FOLDER = importlib.util.find_spec("ImageReward").submodule_search_locations[0]
 bare_package("ImageReward", FOLDER)
 bare_package("ImageReward.models", FOLDER + "/models")
 
+import ImageReward.models.BLIP.blip_pretrain as pretrain  # noqa: E402
 from ImageReward.ImageReward import MLP, ImageReward, _transform  # noqa: E402,F401
 from ImageReward.models.BLIP.med import BertModel  # noqa: E402,F401
 from ImageReward.models.BLIP.vit import VisionTransformer  # noqa: E402,F401
+
+pretrain.init_tokenizer = lambda: None  # the constructor would download one
