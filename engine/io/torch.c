@@ -168,6 +168,12 @@ static syz_status check_contents(const archive *a, const syz_weight_file *file, 
     if (find_entry(a, "", "constants.pkl", strlen("constants.pkl")) >= 0)
         return syz_fail(SYZ_EUNSUPPORTED, "%s: is a TorchScript archive, a program; save its state_dict() instead",
                         file->path);
+    for (size_t i = 0; i < a->zip.count; i++) {
+        const syz_zip_entry *e = &a->zip.entries[i];
+        if (e->compressed)
+            return syz_fail(SYZ_EUNSUPPORTED, "%s: entry \"%.*s\" is compressed; torch.save stores: save it with that",
+                            file->path, (int)(e->name_length < 200 ? e->name_length : 200), e->name);
+    }
     int64_t order = find_entry(a, "", "byteorder", strlen("byteorder"));
     if (order >= 0) {
         const syz_zip_entry *e = &a->zip.entries[order];

@@ -44,6 +44,8 @@ const syz_pickle_global syz_pickle_globals[] = {
     INERT("torch", "device"),
     INERT("argparse", "Namespace"),
     INERT("_codecs", "encode"),
+    INERT("__builtin__", "set"),
+    INERT("builtins", "set"),
     INERT("numpy", "dtype"),
     INERT("numpy", "ndarray"),
     INERT("numpy.core.multiarray", "scalar"),

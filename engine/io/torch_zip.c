@@ -112,7 +112,7 @@ static syz_status read_local(syz_zip_entry *e, uint64_t limit, const syz_mapping
     }
     const uint8_t *local = file->bytes + e->header;
     uint64_t name = load(local + 26, 2), room = limit - e->header - LOCAL_SIZE, before = name + load(local + 28, 2);
-    if (load(local + 8, 2) != 0 || name != e->name_length || before > room ||
+    if ((load(local + 8, 2) != 0) != e->compressed || name != e->name_length || before > room ||
         memcmp(local + LOCAL_SIZE, e->name, e->name_length) != 0) {
         return refuse(path, e, "has a header that differs from the directory");
     }
@@ -140,10 +140,10 @@ static syz_status read_row(syz_zip_entry *e, uint64_t *at, uint64_t end, const d
     uint64_t packed = load(row + 20, 4);
     *at += length;
     if (load(row + 8, 2) & ENCRYPTED) return refuse(path, e, "is encrypted");
-    if (load(row + 10, 2) != 0)
-        return refuse(path, e, "is compressed; torch.save does not compress, and only stored entries are read");
+    e->compressed = load(row + 10, 2) != 0;
     SYZ_TRY(read_zip64(e, &packed, row + ROW_SIZE + name, (size_t)extra, path));
-    if (packed != e->size) return refuse(path, e, "has two sizes");
+    if (packed != e->size && !e->compressed) return refuse(path, e, "has two sizes");
+    e->size = packed;
     return read_local(e, d->begin, file, path);
 }
 

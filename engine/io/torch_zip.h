@@ -1,4 +1,4 @@
-/* Zip archives as torch.save writes them: entries that are stored, not compressed, so that tensors share the mapping.
+/* Zip archives as torch.save writes them: entries are stored, not compressed, so that tensors can share the mapping.
  */
 #ifndef SYZ_IO_TORCH_ZIP_H
 #define SYZ_IO_TORCH_ZIP_H
@@ -9,8 +9,9 @@ typedef struct {
     const char *name; /* in the mapping; not terminated */
     size_t name_length;
     uint64_t header;      /* offset of the local header */
-    uint64_t begin, size; /* of the content */
-    uint32_t crc;         /* CRC-32 of the content, which opening does not read */
+    uint64_t begin, size; /* of the content as it stands in the file */
+    bool compressed;
+    uint32_t crc; /* CRC-32 of the content, which opening does not read */
 } syz_zip_entry;
 
 typedef struct {

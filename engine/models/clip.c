@@ -1,6 +1,7 @@
 /* The CLIP classes of transformers: a text tower, a vision tower, and both.
  *
  * Text attends causally. Projections carry no bias. */
+#include "models/clip_layouts.h"
 #include "models/encoder.h"
 
 #include <math.h>
@@ -173,7 +174,7 @@ static void run_text(syz_model *m, syz_tensor *ids, syz_tensor **last, syz_tenso
     const tower *t = &((const settings *)m->settings)->text;
     if (!check_ids(m, t, ids)) return;
     syz_tensor *tokens = syz_weight(m, syz_join(t->encoder.name, "embeddings.token_embedding.weight").text);
-    run_embedded(m, syz_embedding(tokens, ids), ids, last, pooled);
+    run_embedded(m, syz_embed_tokens(tokens, ids), ids, last, pooled);
 }
 
 static void text_forward(syz_model *m, syz_tensor *const in[], syz_tensor *out[]) {
@@ -214,7 +215,7 @@ static syz_tensor *embed_image(const syz_model *m, const tower *t, syz_tensor *p
     int64_t batch = pixels->shape.dim[0];
     syz_tensor *weight = syz_weight(m, syz_join(t->encoder.name, "embeddings.patch_embedding.weight").text);
     syz_tensor *patches = syz_conv2d(pixels, weight, NULL, t->patch, 0, 0, 0, 0);
-    syz_tensor *class = syz_weight(m, syz_join(t->encoder.name, "embeddings.class_embedding").text);
+    syz_tensor *class = syz_as_f32(syz_weight(m, syz_join(t->encoder.name, "embeddings.class_embedding").text));
     syz_tensor *parts[] = {syz_broadcast_to(class, SYZ_SHAPE(batch, 1, t->encoder.width)),
                            syz_reshape(patches, SYZ_SHAPE(batch, t->positions - 1, t->encoder.width))};
     syz_tensor *positions = syz_weight(m, syz_join(t->encoder.name, "embeddings.position_embedding.weight").text);
@@ -258,7 +259,7 @@ static void both_forward(syz_model *m, syz_tensor *const in[], syz_tensor *out[]
     out[1] = syz_normalize(out[1], 1e-12);
     out[2] = syz_normalize(out[2], 1e-12);
     /* linear multiplies by the transpose of its second argument */
-    out[0] = syz_mul(syz_linear(out[2], out[1], NULL), syz_exp(syz_weight(m, "logit_scale")));
+    out[0] = syz_mul(syz_linear(out[2], out[1], NULL), syz_exp(syz_as_f32(syz_weight(m, "logit_scale"))));
 }
 
 /* ---- classes ---- */
@@ -289,17 +290,19 @@ static const syz_method both_methods[] = {
     {0},
 };
 
-#define CLIP_CLASS(symbol, class_name, build_, methods_)                                                               \
+#define CLIP_CLASS(symbol, class_name, build_, layouts_, methods_)                                                     \
     const syz_model_class_info symbol = {                                                                              \
         .name = class_name,                                                                                            \
         .weights = "model",                                                                                            \
         .settings_size = sizeof(settings),                                                                             \
         .build = build_,                                                                                               \
         .ignore = ignore,                                                                                              \
+        .layouts = layouts_,                                                                                           \
         .methods = methods_,                                                                                           \
     }
 
-CLIP_CLASS(syz_clip_text, "CLIPTextModel", build_text, text_methods);
-CLIP_CLASS(syz_clip_text_projection, "CLIPTextModelWithProjection", build_text_projection, text_projection_methods);
-CLIP_CLASS(syz_clip_vision_projection, "CLIPVisionModelWithProjection", build_vision_projection, vision_methods);
-CLIP_CLASS(syz_clip, "CLIPModel", build_both, both_methods);
+CLIP_CLASS(syz_clip_text, "CLIPTextModel", build_text, syz_clip_text_layouts, text_methods);
+CLIP_CLASS(syz_clip_text_projection, "CLIPTextModelWithProjection", build_text_projection, NULL,
+           text_projection_methods);
+CLIP_CLASS(syz_clip_vision_projection, "CLIPVisionModelWithProjection", build_vision_projection, NULL, vision_methods);
+CLIP_CLASS(syz_clip, "CLIPModel", build_both, syz_clip_layouts, both_methods);

@@ -22,6 +22,11 @@ typedef struct {
 /* A dotted name. */
 syz_path syz_join(const char *prefix, const char *name);
 
+/* x in f32: activations stay there, whatever dtype the weights are stored in. */
+syz_tensor *syz_as_f32(syz_tensor *x);
+/* Rows of a table [V,C], ids i64 [B,T] -> f32 [B,T,C]; of a table in half precision only those rows are converted. */
+syz_tensor *syz_embed_tokens(syz_tensor *table, syz_tensor *ids);
+
 /* Read hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, layer_norm_eps and hidden_act. `name`
  * and `causal` stay as they are. */
 void syz_encoder_read(syz_encoder *e, const syz_json *config, const syz_encoder_defaults *missing);

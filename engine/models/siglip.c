@@ -1,6 +1,7 @@
 /* The vision tower of SigLIP (transformers' SiglipVisionModel): patches with positions and no class token, a pre-norm
  * transformer, and an attention head that pools. A SiglipModel folder, as google/siglip-so400m-patch14-384 is
  * published, loads as its vision tower alone: the text tower and the logits' scale and bias are passed over. */
+#include "models/clip_layouts.h"
 #include "models/encoder.h"
 
 #include <math.h>
@@ -95,7 +96,7 @@ static syz_tensor *project(const syz_model *m, const syz_encoder *e, syz_tensor 
 static syz_tensor *pool(const syz_model *m, const syz_encoder *e, syz_tensor *x) {
     if (!x) return NULL;
     syz_shape one = SYZ_SHAPE(x->shape.dim[0], 1, e->width);
-    syz_tensor *probe = syz_broadcast_to(syz_weight(m, NAME ".head.probe"), one);
+    syz_tensor *probe = syz_broadcast_to(syz_as_f32(syz_weight(m, NAME ".head.probe")), one);
     syz_tensor *y = syz_attention(project(m, e, probe, 0), project(m, e, x, 1), project(m, e, x, 2), NULL, 0, false);
     y = syz_apply_linear(m, NAME ".head.attention.out_proj", syz_reshape(y, one));
     syz_tensor *z = syz_apply_layer_norm(m, NAME ".head.layernorm", y, e->eps);
@@ -124,15 +125,16 @@ static const syz_method methods[] = {
     {0},
 };
 
-#define SIGLIP_CLASS(symbol, class_name, build_)                                                                       \
+#define SIGLIP_CLASS(symbol, class_name, build_, layouts_)                                                             \
     const syz_model_class_info symbol = {                                                                              \
         .name = class_name,                                                                                            \
         .weights = "model",                                                                                            \
         .settings_size = sizeof(settings),                                                                             \
         .build = build_,                                                                                               \
         .ignore = ignore,                                                                                              \
+        .layouts = layouts_,                                                                                           \
         .methods = methods,                                                                                            \
     }
 
-SIGLIP_CLASS(syz_siglip_vision, "SiglipVisionModel", build_vision);
-SIGLIP_CLASS(syz_siglip, "SiglipModel", build_from_both);
+SIGLIP_CLASS(syz_siglip_vision, "SiglipVisionModel", build_vision, syz_siglip_layouts);
+SIGLIP_CLASS(syz_siglip, "SiglipModel", build_from_both, NULL);
