@@ -29,7 +29,8 @@ local syz = {
 
 local clip = require "syz.rewards.clip"
 syz.reward = { clip = clip.load, normalize = clip.normalize, mix = require("syz.rewards.mix").new,
-  relative = require("syz.rewards.relative").new }
+  relative = require("syz.rewards.relative").new, image_reward = require("syz.rewards.image_reward").load,
+  open = require("syz.rewards.open").load }
 syz.reward_mix = syz.reward.mix
 
 syz.methods = {}

@@ -2,6 +2,8 @@
 #include "models/reference.h"
 #include "unit/temporary.h"
 
+enum { MAX_PARAMS = 256 };
+
 static const char *const cases[] = {"image_reward_a", "image_reward_b", "image_reward_c"};
 static const char *const outputs[] = {"reward", "last_hidden_state", "image_embeds"};
 
@@ -153,6 +155,84 @@ static void configurations_that_are_not_implemented(void **state) {
 #undef CONFIG
 }
 
+/* Heads of 64, the published sizes of nothing else. */
+static const char *const wide = "{\"_class_name\": \"ImageReward\", \"hidden_size\": 64, \"intermediate_size\": 10, "
+                                "\"num_hidden_layers\": 2, \"num_attention_heads\": 1, \"vocab_size\": 9, "
+                                "\"max_position_embeddings\": 6, \"mlp_sizes\": [5, 4, 3, 2], \"vision_config\": "
+                                "{\"hidden_size\": 128, \"num_attention_heads\": 2, \"num_hidden_layers\": 1, "
+                                "\"image_size\": 12, \"patch_size\": 4, \"intermediate_size\": 7}}";
+
+static const char *save_as_published(syz_model *m, int leave_out) {
+    const char *names[MAX_PARAMS], *path = temporary_path("ImageReward.safetensors");
+    syz_tensor *tensors[MAX_PARAMS];
+    int64_t count = 0;
+    for (int64_t i = 0; i < syz_model_param_count(m); i++) {
+        if (i == leave_out) continue;
+        names[count] = syz_model_param_name(m, i);
+        tensors[count++] = syz_model_param(m, i);
+    }
+    assert_int_equal(syz_weights_save(path, names, tensors, count, NULL, 0), SYZ_OK);
+    return path;
+}
+
+/* A lone file tells everything but the number of heads, which are 64 wide as in every published one. */
+static void a_file_by_itself(void **state) {
+    (void)state;
+    syz_model *m, *loaded;
+    assert_int_equal(syz_model_create(&m, wide), SYZ_OK);
+    assert_int_equal(syz_model_init(m, 5), SYZ_OK);
+    assert_true(syz_model_param_count(m) <= MAX_PARAMS);
+    assert_int_equal(syz_model_load(&loaded, save_as_published(m, -1)), SYZ_OK);
+    assert_string_equal(syz_model_class(loaded), "ImageReward");
+    assert_int_equal(syz_model_param_count(loaded), syz_model_param_count(m));
+    syz_rng rng = {.seed = 3};
+    syz_tensor *in[3] = {syz_randn(&rng, SYZ_SHAPE(2, 12, 12, 3)), syz_full(SYZ_I64, SYZ_SHAPE(2, 6), 4),
+                         syz_full(SYZ_I64, SYZ_SHAPE(2, 6), 1)};
+    syz_tensor *expected, *rewards;
+    call(m, "forward", in, 3, &expected, 1);
+    call(loaded, "forward", in, 3, &rewards, 1);
+    reference_same(rewards, expected);
+    syz_model_release(loaded);
+    syz_model_release(m);
+}
+
+/* Whichever of its tensors is missing (here every fourth), that one is named. */
+static void an_incomplete_file_names_what_it_lacks(void **state) {
+    (void)state;
+    syz_model *m, *loaded;
+    assert_int_equal(syz_model_create(&m, wide), SYZ_OK);
+    assert_int_equal(syz_model_init(m, 5), SYZ_OK);
+    for (int i = 0; i < syz_model_param_count(m); i += 4) {
+        const char *path = save_as_published(m, i);
+        assert_true(syz_model_load_as(&loaded, path, wide, false) != SYZ_OK);
+        assert_non_null(strstr(syz_error_message(), syz_model_param_name(m, i)));
+        assert_non_null(strstr(syz_error_message(), "is missing"));
+        syz_error_clear();
+        assert_true(syz_model_load(&loaded, path) != SYZ_OK);
+        assert_non_null(strstr(syz_error_message(), "ImageReward.safetensors"));
+        syz_error_clear();
+    }
+    syz_model_release(m);
+}
+
+/* As published, ImageReward.pt gives med_config.json the last word: heads that are not 64 wide do not show. */
+static void the_published_layout(void **state) {
+    (void)state;
+    static const char *const path = "tests/models/data/image_reward_pt/ImageReward.pt";
+    reference_case c = reference_open("image_reward_c");
+    syz_model *m;
+    check_fails_with(syz_model_load(&m, path), SYZ_EUNSUPPORTED, "give a configuration (med_config.json)");
+    assert_int_equal(syz_model_load_as(&m, path, syz_model_config(c.model), true), SYZ_OK);
+    for (int64_t i = 0; i < syz_model_param_count(m); i++)
+        reference_same(syz_model_param(m, i), syz_model_param(c.model, i));
+    syz_tensor *in[3], *rewards;
+    take_inputs(&c, in);
+    call(m, "forward", in, 3, &rewards, 1);
+    check_close(rewards, reference_get(&c, "reward"), 1e-5);
+    syz_model_release(m);
+    reference_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         CHECK_TEST(outputs_and_gradients),
@@ -162,6 +242,9 @@ int main(void) {
         CHECK_TEST(checkpointing_changes_nothing),
         CHECK_TEST(wrong_inputs_are_named),
         CHECK_TEST(configurations_that_are_not_implemented),
+        CHECK_TEST(a_file_by_itself),
+        CHECK_TEST(an_incomplete_file_names_what_it_lacks),
+        CHECK_TEST(the_published_layout),
     };
     return cmocka_run_group_tests(tests, temporary_setup, temporary_teardown);
 }

@@ -9,7 +9,7 @@ local command = {
   positional = { { name = "IMAGE", many = true } },
   complete = "file",
   flags = {
-    { name = "reward", short = "r", value = "DIR", help = "a CLIP-like reward's folder" },
+    { name = "reward", short = "r", value = "PATH", help = "a reward's folder or file: CLIP-like, or ImageReward" },
     { name = "prompt", short = "p", value = "TEXT", many = true,
       help = "what the images should show; several are compared side by side" },
   },
@@ -32,9 +32,9 @@ end
 
 function command.run(given)
   local cli = require "syz.cli"
-  if not given.reward then return cli.misuse("needs --reward DIR", command) end
+  if not given.reward then return cli.misuse("needs --reward PATH", command) end
   if not given.prompt then return cli.misuse('needs --prompt "what the images should show"', command) end
-  local reward = require("syz").reward.clip(given.reward)
+  local reward = require("syz").reward.open(given.reward)
   local paint, rows, failures = text.painter("stdout"), { { "" } }, 0
   for i, prompt in ipairs(given.prompt) do rows[1][i + 1] = paint("bold", text.clip(prompt, 32)) end
   for _, path in ipairs(given) do
