@@ -164,6 +164,74 @@ describe("ImageReward", function()
   end)
 end)
 
+-- A recipe that trains the tiny pipeline with it.
+local function recipe(folder, method, reward)
+  return support.write(folder, "recipe.lua", ([[
+local syz = require "syz"
+local opt = syz.options { steps = { 4, "steps" }, reward = { "%s", "where it lies" } }
+local image_reward = syz.reward.image_reward(opt.reward, { tokenizer = "%s" })
+local control = { positive = { "Real" }, negative = { "Flat", "Painted" } }
+return syz.train {
+  method = syz.methods.%s,
+  prompts = { "a red cat", "two dogs", "a green hat" }, batch = 2, optimizer = syz.adamw { lr = 1e-3 },
+  steps = opt.steps, checkpoint_every = 2,
+  eval = { grid = 2, steps = 2, control = control, rewards = { image_reward = image_reward } },
+}
+]]):format(published(), TOKENIZER, method:gsub("COMMON",
+    ('pipeline = syz.pipeline("tests/models/data/pipeline", { size = { 16, 16 } }), reward = %s'):format(
+    reward or "image_reward"))))
+end
+
+local function weights(run)
+  local path = run .. "/model/transformer"
+  return core.sha256(core.file.read(path .. "/" .. "diffusion_pytorch_model.safetensors"))
+end
+
+local function syz(arguments)
+  local code, out, err = support.syz(".", arguments)
+  assert.equal(0, code, err)
+  return out
+end
+
+describe("ImageReward trains", function()
+  after_each(support.clean)
+
+  for name, method in pairs {
+    refl = 'refl { COMMON, preset = "original", rollout_steps = 4, last = 2 }',
+    draft = "draft { COMMON, rollout_steps = 3, last = 1 }",
+    srpo = "srpo { COMMON, control = control, schedule = syz.schedule.flow { steps = 3, shift = 3 } }",
+    difference = 'srpo { COMMON, form = "difference", control = control, rollout_steps = 3 }',
+    grpo = 'grpo { COMMON, form = "flow", rollout_steps = 3, group = 2, '
+      .. "relative = { control = control, kappa = 0.5 } }",
+  } do
+    it("with " .. name .. ", and resumes bit for bit", function()
+      local folder = support.folder()
+      local path = recipe(folder, method, name == "draft" and "syz.reward.mix { { reward = image_reward }, "
+        .. "{ reward = image_reward, weight = 2 } }")
+      syz(("run %s --quiet --out %s/whole"):format(path, folder))
+      syz(("run %s --quiet --out %s/torn --set steps=2"):format(path, folder))
+      syz(("run %s --quiet --out %s/torn --resume --set steps=4"):format(path, folder))
+      assert.equal(weights(folder .. "/whole"), weights(folder .. "/torn"))
+      local summary = core.json.decode(core.file.read(folder .. "/whole/summary.json"))
+      for _, key in ipairs { "reward", "sgp", "image_reward", "image_reward_sgp" } do
+        assert.equal("number", type(summary[key].after), key)
+      end
+      assert.truthy(core.file.read(folder .. "/whole/report.html"):find("image_reward", 1, true))
+    end)
+  end
+
+  it("does not resume with other weights", function()
+    local folder = support.folder()
+    local path = recipe(folder, 'refl { COMMON, rollout_steps = 2 }')
+    syz(("run %s --quiet --out %s/run --set steps=2"):format(path, folder))
+    local other = published { num_hidden_layers = 1 }
+    local code, _, err = support.syz(".", ("run %s --quiet --out %s/run --resume --set reward=%s"):format(path, folder,
+      other))
+    assert.equal(2, code)
+    assert.truthy(err:find("differs from the one the run began with", 1, true), err)
+  end)
+end)
+
 describe("ImageReward's errors", function()
   after_each(support.clean)
 
