@@ -387,7 +387,6 @@ const syz_model_class_info syz_image_reward = {
     .weights = "model",
     .settings_size = sizeof(settings),
     .build = build,
-    .ignore = ignore,
     .methods = methods,
     .layouts = layouts,
 };

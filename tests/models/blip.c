@@ -212,6 +212,9 @@ static void an_incomplete_file_names_what_it_lacks(void **state) {
         assert_non_null(strstr(syz_error_message(), "ImageReward.safetensors"));
         syz_error_clear();
     }
+    int head = (int)syz_model_param_find(m, "mlp.layers.2.weight");
+    check_fails_with(syz_model_load(&loaded, save_as_published(m, head)), SYZ_EFORMAT,
+                     "\"mlp.layers.2.weight\" is missing");
     syz_model_release(m);
 }
 

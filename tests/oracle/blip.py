@@ -28,24 +28,26 @@ from transformers import BertConfig
 
 # The widths differ from each other wherever they may. encoder_width is wrong everywhere, as in the published file.
 CASES = {
-    # three heads beside two, texts of different lengths, the published eps
+    # three heads beside two, texts of different lengths, BERT's own eps, which small embeddings show
     "image_reward_a": dict(
         text=dict(hidden_size=16, intermediate_size=28, num_hidden_layers=2, num_attention_heads=2, vocab_size=40,
-                  max_position_embeddings=12, layer_norm_eps=1e-12, encoder_width=20),
+                  max_position_embeddings=12, encoder_width=20),
         vision=dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, image_size=20, patch_size=4,
-                    intermediate_size=96), head=[10, 8, 6, 5], lengths=[9, 2, 5], tokens=9),
+                    intermediate_size=96), head=[10, 8, 6, 5], lengths=[9, 2, 5], tokens=9,
+        small="text_encoder.embeddings.word text_encoder.embeddings.position"),
     # patches that leave a rest of the image, a deeper text encoder, wider text than image, a large eps
     "image_reward_b": dict(
         text=dict(hidden_size=30, intermediate_size=22, num_hidden_layers=3, num_attention_heads=5, vocab_size=33,
                   max_position_embeddings=7, layer_norm_eps=1e-3, encoder_width=30),
         vision=dict(hidden_size=20, num_hidden_layers=1, num_attention_heads=4, image_size=23, patch_size=6,
                     intermediate_size=50), head=[7, 9, 3, 4], lengths=[3, 7], tokens=7),
-    # one head each, a deeper image encoder, a text of nothing but its first token
+    # one head each, a deeper image encoder, whose eps small states show, a text of nothing but its first token
     "image_reward_c": dict(
         text=dict(hidden_size=12, intermediate_size=48, num_hidden_layers=1, num_attention_heads=1, vocab_size=21,
                   max_position_embeddings=16, layer_norm_eps=1e-5, encoder_width=1),
         vision=dict(hidden_size=18, num_hidden_layers=3, num_attention_heads=1, image_size=14, patch_size=7,
-                    intermediate_size=36), head=[5, 11, 2, 3], lengths=[6, 1, 4, 3], tokens=6),
+                    intermediate_size=36), head=[5, 11, 2, 3], lengths=[6, 1, 4, 3], tokens=6,
+        small="cls_token pos_embed patch_embed"),
 }
 
 
@@ -100,6 +102,9 @@ def make(name, case):
     vision = model.blip.visual_encoder
     for parameter in (vision.cls_token, vision.pos_embed):
         parameter.data = 0.5 * torch.randn(parameter.shape, generator=gen)
+    for key, parameter in model.named_parameters():
+        if any(part in key for part in case.get("small", "").split()):
+            parameter.data *= 1e-2
     config = case["text"] | {
         "architectures": ["BertModel"], "model_type": "bert", "hidden_act": "gelu", "add_cross_attention": True,
         "vision_config": case["vision"], "mlp_sizes": case["head"]}
