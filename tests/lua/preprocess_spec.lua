@@ -50,7 +50,7 @@ describe("preprocessing", function()
       if size > 32 then out = every(out, 16) end
       local std = core.tensor(preprocess.kinds[kind].std) -- back to pixels of [0, 1]
       local error_ = largest_difference(out * std, expected:permute({ 1, 2, 0 }):reshape(out:shape()) * std)
-      assert.is_true(error_ <= 1e-5, ("%s: %.3g"):format(name, error_))
+      assert.is_true(error_ <= 1e-6, ("%s: %.3g"):format(name, error_))
       checked[kind] = (checked[kind] or 0) + 1
     end
     assert.same({ crop = 11, processor = 11, pad = 11, siglip = 11 }, checked)

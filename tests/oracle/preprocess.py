@@ -5,9 +5,10 @@ of lua/syz/rewards/preprocess.lua; of images above 32 pixels every 16th row and 
 
 crop: torchvision 0.28's Resize and CenterCrop. processor: transformers' CLIPImageProcessor. siglip: transformers'
 SiglipImageProcessor. pad: hpsv2 1.2.0's ResizeMaxSize, repeated here because that package pins an old torch.
-All of them on float tensors and in f32.
+All of them on floating-point tensors, in f64 from f32 pixels, rounded once.
 
-Prints how far official scorers are away, which resize 8-bit images with Pillow, in levels of 1/255.
+Prints how far the same is in f32, and how far official scorers are away, which resize 8-bit images with Pillow, in
+levels of 1/255.
 """
 import vision  # first: it brings torchvision in
 from vision import CenterCrop, Compose, InterpolationMode, Normalize, Resize, functional
@@ -82,14 +83,16 @@ def pillow_difference(name, levels):
 
 
 if __name__ == "__main__":
-    tensors = {}
+    tensors, rounding = {}, 0
     for kind in (crop, processor, pad, siglip):
         for height, width, size in SMALL + LARGE:
-            out = kind(to_tensor(pattern(height, width)), size)
+            out = kind(to_tensor(pattern(height, width)).double(), size)
             assert out.shape == (3, size, size), (kind, height, width, out.shape)
+            rounding = max(rounding, (kind(to_tensor(pattern(height, width)), size) - out).abs().max().item())
             tensors[f"{kind.__name__}.{height}x{width}.{size}"] = out[:, ::16, ::16] if size > 32 else out
     write_tensors(MODELS / "preprocess/reference.safetensors", tensors)
     report(MODELS / "preprocess")
+    print(f"the libraries' own rounding in f32, after normalisation: up to {rounding:.2g}")
     pillow_difference("a photograph's levels, 1024 x 768", smooth(1024, 768))
     pillow_difference("every edge at full strength, 1024 x 768", pattern(1024, 768))
     pillow_difference("a photograph's levels, enlarged from 160 x 128", smooth(160, 128))

@@ -99,16 +99,6 @@ local function is_own(folder)
   return type(config) == "table" and config._class_name == "ImageReward"
 end
 
---- Whether this is what M.load reads, as far as names tell.
----@param path string
-function M.holds(path)
-  if is_file(path) then return path:match("([^/]*)$"):find("^ImageReward") ~= nil end
-  for _, name in ipairs(NAMES) do
-    if is_file(path .. "/" .. name) then return true end
-  end
-  return is_own(path)
-end
-
 -- The weights file and the folder it lies in, or the folder alone when it holds a config.json of this class.
 local function locate(path)
   local kind = core.file.exists(path)

@@ -89,10 +89,15 @@ function Mix:mixed(images, wanted, unwanted, k)
   return self:combine(images, function(reward, x) return reward:mixed(x, wanted, unwanted, k) end)
 end
 
---- Features of every part, for `pair`.
+-- A reward whose features of an image can be compared with any text.
+local function has_pairs(reward) return reward.image ~= nil and reward.pair ~= nil end
+
+--- Features of every part, for `pair`; of a part without such, the images.
 function Mix:image(images)
   local features = {}
-  for i, part in ipairs(self.parts) do features[i] = part.reward:image(images) end
+  for i, part in ipairs(self.parts) do
+    features[i] = has_pairs(part.reward) and part.reward:image(images) or images
+  end
   return features
 end
 
@@ -100,7 +105,8 @@ end
 function Mix:pair(features, texts)
   local value
   for i, part in ipairs(self.parts) do
-    local scores = part.weight() * part.reward:pair(features[i], texts)
+    local score = has_pairs(part.reward) and part.reward.pair or part.reward.score
+    local scores = part.weight() * score(part.reward, features[i], texts)
     value = value and value + scores or scores
   end
   return value
