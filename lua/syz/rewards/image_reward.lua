@@ -19,8 +19,7 @@ local Reward = {}
 Reward.__index = Reward
 
 local MEAN, DEVIATION, TOKENS = 0.16717362830052426, 1.0333394966054072, 35
-local ADDED = 2         -- [DEC] and [ENC], which BLIP adds to BERT's vocabulary and no prompt contains
-local LARGE = 256 * 2 ^ 20 -- a file from this size on stays as it is stored, and is read from where it lies
+local ADDED = 2 -- [DEC] and [ENC], which BLIP adds to BERT's vocabulary and no prompt contains
 
 Reward.unmixable = "ImageReward reads text and image together and has no text feature to mix (paper eq. 10); "
   .. 'use form "difference" or "inversion"'
@@ -133,13 +132,12 @@ end
 local function load_model(weights, folder, med_config)
   if not weights then
     identity.note("reward", folder)
-    return core.model.load(folder)
+    return core.model.load_stored(folder)
   end
   local config, path = configuration(folder, med_config)
-  local load = core.file.stat(weights) >= LARGE and core.model.load_stored or core.model.load
   identity.note("reward", weights)
   if path then identity.note("reward", path) end
-  local model = load(weights, config)
+  local model = core.model.load_stored(weights, config)
   if model:class() ~= "ImageReward" then
     error(("%s holds a %s, not an ImageReward"):format(weights, model:class()), 0)
   end
@@ -164,6 +162,7 @@ local function open_tokenizer(folder, given, vocabulary)
 end
 
 --- Load ImageReward from the published files, ImageReward.pt and med_config.json, or from a folder that `syz` wrote.
+--- The weights stay as they are stored, and frozen.
 ---@param path string      the file, or the folder it lies in
 ---@param options { med_config: string|nil, tokenizer: string|nil, checkpointing: boolean|nil }|nil  med_config: the
 ---  file, when it does not lie beside the weights; tokenizer: a folder with BERT's vocabulary; checkpointing: recompute
