@@ -9,12 +9,14 @@ no reward reads, and reference.safetensors:
   grad_reward [B], and for loss = sum(reward * grad_reward) grad.pixel_values and grad.<every parameter>;
   bf16_error.<output>: the largest error of the same model run in bf16 by torch, over the largest value.
 image_reward_pt holds the weights of image_reward_c as they are published: ImageReward.pt, written by torch.save, and
-med_config.json. The names and shapes of the published file, from the class built without memory at its own sizes, go to
+med_config.json; with a small vocab.txt, and from prompts to scores as ReFL's trainer computes them: prompts.json, and in
+reference.safetensors images [B, 3, H, W] in [0, 1], score [B], grad.images of sum(score * grad_score). The names and shapes of the published file, from the class built without memory at its own sizes, go to
 tests/models/keys/image-reward.txt (its README has the format).
 The reference is computed in f64 from f32 weights and inputs and rounded to f32 once.
 Needs requirements-blip.txt, an environment of its own: these classes do not import with current transformers.
 """
-from image_reward import BertModel, ImageReward, MLP, VisionTransformer  # first: it imports torchvision
+from image_reward import BertModel, ImageReward, MLP, VisionTransformer, tokenizer_of  # first: it brings torchvision in
+from vision import CenterCrop, Compose, InterpolationMode, Normalize, Resize
 from common import MODELS, ROOT, generator, randn, randomise, report, write_json, write_tensors
 
 import copy
@@ -44,11 +46,17 @@ CASES = {
     # one head each, a deeper image encoder, whose eps small states show, a text of nothing but its first token
     "image_reward_c": dict(
         text=dict(hidden_size=12, intermediate_size=48, num_hidden_layers=1, num_attention_heads=1, vocab_size=21,
-                  max_position_embeddings=16, layer_norm_eps=1e-5, encoder_width=1),
+                  max_position_embeddings=40, layer_norm_eps=1e-5, encoder_width=1),
         vision=dict(hidden_size=18, num_hidden_layers=3, num_attention_heads=1, image_size=14, patch_size=7,
                     intermediate_size=36), head=[5, 11, 2, 3], lengths=[6, 1, 4, 3], tokens=6,
         small="cls_token pos_embed patch_embed"),
 }
+
+
+# 19 of the 21 that image_reward_c knows: the package adds [DEC] and [ENC].
+VOCABULARY = "[PAD] [UNK] [CLS] [SEP] [MASK] a red cat two dog ##s on the hill , sky ##ed blue house".split()
+# capitals, pieces, a word that is not known, an accent, no words at all, more than 35 tokens
+PROMPTS = ["A red cat on the hill", "two dogs, blue skyed house", "a zebra", "Réd cats", "", "the blue sky, " * 12]
 
 
 def build(case):
@@ -111,10 +119,7 @@ def make(name, case):
     write_json(folder / "config.json", config | {"_class_name": "ImageReward"})
     write_tensors(folder / "model.safetensors", model.state_dict())
     if name == "image_reward_c":
-        published = MODELS / "image_reward_pt"
-        write_json(published / "med_config.json", config)
-        torch.save(model.state_dict(), published / "ImageReward.pt")
-        report(published)
+        publish(model, config)
 
     model = model.double()
     batch, tokens, size = len(case["lengths"]), case["tokens"], case["vision"]["image_size"]
@@ -130,6 +135,27 @@ def make(name, case):
     write_tensors(folder / "reference.safetensors", inputs | exact | {"grad_reward": grad} | {
         "grad.pixel_values": inputs["pixel_values"].grad} | {
         f"grad.{key}": value.grad for key, value in used.items()} | bf16_errors(model, inputs, exact))
+    report(folder)
+
+
+def publish(model, config):
+    """As published, and from prompts and images to scores: padding, resizing and cropping as in ImageReward's ReFL.py."""
+    folder, gen = MODELS / "image_reward_pt", generator("image_reward_pt")
+    write_json(folder / "med_config.json", config)
+    torch.save(model.state_dict(), folder / "ImageReward.pt")
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    write_json(folder / "prompts.json", PROMPTS)
+    model, size = copy.deepcopy(model).double(), config["vision_config"]["image_size"]
+    tokens = tokenizer_of(folder / "vocab.txt")(PROMPTS, padding="max_length", truncation=True, max_length=35,
+                                                return_tensors="pt")
+    images = torch.rand(len(PROMPTS), 3, 23, 30, generator=gen).double().requires_grad_()
+    look = Compose([Resize(size, interpolation=InterpolationMode.BICUBIC), CenterCrop(size),
+                    Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))])
+    score = model.score_gard(tokens.input_ids, tokens.attention_mask, look(images))[:, 0]
+    grad = randn(gen, len(PROMPTS))
+    score.backward(grad)
+    write_tensors(folder / "reference.safetensors", {
+        "input_ids": tokens.input_ids, "images": images, "score": score, "grad_score": grad, "grad.images": images.grad})
     report(folder)
 
 
