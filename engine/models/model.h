@@ -63,6 +63,10 @@ syz_tensor *syz_apply_layer_norm(const syz_model *m, const char *name, syz_tenso
 syz_tensor *syz_apply_group_norm(const syz_model *m, const char *name, syz_tensor *x, int64_t groups, double eps,
                                  bool silu);
 
+/* Rows of the table `name` [V,C] for ids i64 [B,T] -> [B,T,C], f32 also when the table is stored in half precision:
+ * only the rows are converted then. */
+syz_tensor *syz_apply_embedding(const syz_model *m, const char *name, syz_tensor *ids);
+
 /* Columns begin..begin+length-1 of dimension `dim`. */
 syz_tensor *syz_narrow(syz_tensor *x, int64_t dim, int64_t begin, int64_t length);
 
