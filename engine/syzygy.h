@@ -298,6 +298,9 @@ SYZ_API syz_status syz_model_create(syz_model **m, const char *config_text);
 SYZ_API syz_status syz_model_load(syz_model **m, const char *folder);
 /* The same, but values keep the stored dtype and share the file's memory: for large frozen models. */
 SYZ_API syz_status syz_model_load_stored(syz_model **m, const char *folder);
+/* Give a model that was loaded as stored f32 values of its own, as training needs them. Its parameters are new tensors
+ * then, unless they were such already. */
+SYZ_API syz_status syz_model_to_f32(syz_model *m);
 /* Draw starting values; the same seed gives the same values, whatever else the process did. */
 SYZ_API syz_status syz_model_init(syz_model *m, uint64_t seed);
 /* Write config.json and the weights, converted to `dtype`, under the name the architecture's library uses. Each file is

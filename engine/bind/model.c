@@ -280,6 +280,16 @@ static int model_init(lua_State *L) {
     return return_self(L);
 }
 
+static syz_status run_to_f32(void *model) {
+    return syz_model_to_f32(model);
+}
+
+/* m:to_f32(): parameters that were loaded as stored become f32 tensors of their own, to be trained */
+static int model_to_f32(lua_State *L) {
+    bind_try(L, bind_run(run_to_f32, check_model(L)));
+    return return_self(L);
+}
+
 typedef struct {
     const syz_model *model;
     const char *folder;
@@ -311,6 +321,7 @@ static const luaL_Reg methods[] = {
     {"checkpointing", model_checkpointing},
     {"zero_grad", model_zero_grad},
     {"init", model_init},
+    {"to_f32", model_to_f32},
     {"save", model_save},
     {NULL, NULL},
 };

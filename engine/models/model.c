@@ -159,6 +159,10 @@ syz_status syz_model_load_stored(syz_model **m, const char *folder) {
     return load(m, folder, true);
 }
 
+syz_status syz_model_to_f32(syz_model *m) {
+    return syz_params_to_f32(&m->params);
+}
+
 syz_status syz_model_init(syz_model *m, uint64_t seed) {
     return syz_params_init(&m->params, seed);
 }

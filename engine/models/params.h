@@ -48,6 +48,8 @@ syz_status syz_params_init(syz_params *params, uint64_t seed);
  * `path` is named in errors. */
 syz_status syz_params_load(syz_params *params, const syz_weights *weights, const char *path,
                            bool (*ignore)(const char *name), bool keep);
+/* Make of parameters that were loaded as stored what syz_params_load() makes without `keep`. */
+syz_status syz_params_to_f32(syz_params *params);
 syz_status syz_params_save(const syz_params *params, const char *path, syz_dtype dtype);
 
 #endif
