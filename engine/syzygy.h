@@ -294,10 +294,14 @@ typedef struct syz_model syz_model;
 /* A model whose parameters have names and shapes but no values: follow with syz_model_init(). The caller releases. */
 SYZ_API syz_status syz_model_create(syz_model **m, const char *config_text);
 /* From a folder with config.json and diffusion_pytorch_model.safetensors or model.safetensors (or the .index.json of
- * shards). Every parameter must be there once, with its shape, and nothing else. Values become f32. */
-SYZ_API syz_status syz_model_load(syz_model **m, const char *folder);
+ * shards), or from a weights file with a config.json beside it or of a layout that tells its configuration
+ * (flux1-dev.safetensors). Every parameter must be there once, with its shape, and nothing else, under our names or
+ * those of a layout that the class knows. Values become f32. */
+SYZ_API syz_status syz_model_load(syz_model **m, const char *path);
 /* The same, but values keep the stored dtype and share the file's memory: for large frozen models. */
-SYZ_API syz_status syz_model_load_stored(syz_model **m, const char *folder);
+SYZ_API syz_status syz_model_load_stored(syz_model **m, const char *path);
+/* Either, with a configuration of the caller's (NULL: as above). */
+SYZ_API syz_status syz_model_load_as(syz_model **m, const char *path, const char *config_text, bool stored);
 /* Give a model that was loaded as stored f32 values of its own, as training needs them. Its parameters are new tensors
  * then, unless they were such already. */
 SYZ_API syz_status syz_model_to_f32(syz_model *m);

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "io/json.h"
+#include "models/layout.h"
 #include "models/params.h"
 #include "ops/ops.h"
 #include "tensor/tensor.h"
@@ -26,6 +27,7 @@ typedef struct {
     void (*build)(syz_model *m, const syz_json *config);
     bool (*ignore)(const char *name); /* names in weight files to pass over; NULL: none */
     const syz_method *methods;        /* ends with an empty name */
+    const syz_layout *layouts;        /* checkpoints with other names; ends with an empty one; NULL: none */
 } syz_model_class_info;
 
 struct syz_model {
