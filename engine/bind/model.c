@@ -314,16 +314,19 @@ typedef struct {
     const syz_model *model;
     const char *folder;
     syz_dtype dtype;
+    uint64_t max_shard_bytes;
 } saving;
 
 static syz_status run_save(void *context) {
     const saving *s = context;
-    return syz_model_save(s->model, s->folder, s->dtype);
+    return syz_model_save_sharded(s->model, s->folder, s->dtype, s->max_shard_bytes);
 }
 
-/* m:save(folder [, dtype]): config.json and the weights, f32 unless told */
+/* m:save(folder [, dtype [, max_shard_bytes]]): config.json and the weights, f32 unless told, in shards above 10 GB */
 static int model_save(lua_State *L) {
-    saving s = {check_model(L), luaL_checkstring(L, 2), bind_opt_dtype(L, 3, SYZ_F32)};
+    int64_t most = bind_opt_integer(L, 4, SYZ_MAX_SHARD_BYTES);
+    if (most < 1) return luaL_argerror(L, 4, "a shard's bytes, at least 1, expected");
+    saving s = {check_model(L), luaL_checkstring(L, 2), bind_opt_dtype(L, 3, SYZ_F32), (uint64_t)most};
     bind_try(L, bind_run(run_save, &s));
     return return_self(L);
 }

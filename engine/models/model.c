@@ -115,14 +115,18 @@ static char *find_weights(const char *folder) {
         "model.safetensors",
         "diffusion_pytorch_model.safetensors.index.json",
         "model.safetensors.index.json",
+        "diffusion_pytorch_model.bin",
+        "pytorch_model.bin",
+        "diffusion_pytorch_model.bin.index.json",
+        "pytorch_model.bin.index.json",
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char *path = syz_format("%s/%s", folder, names[i]);
         if (!path || access(path, F_OK) == 0) return path;
         free(path);
     }
-    return syz_fail_null(SYZ_ENOTFOUND, "%s: holds no weights (%s, %s, or an .index.json of either)", folder, names[0],
-                         names[1]);
+    return syz_fail_null(SYZ_ENOTFOUND, "%s: holds no weights (%s, %s, the .bin of either library, or an .index.json)",
+                         folder, names[0], names[1]);
 }
 
 static syz_status load_weights(syz_model *m, const syz_weights *weights, const char *path, bool keep) {
@@ -222,16 +226,18 @@ syz_status syz_model_init(syz_model *m, uint64_t seed) {
     return syz_params_init(&m->params, seed);
 }
 
-syz_status syz_model_save(const syz_model *m, const char *folder, syz_dtype dtype) {
+syz_status syz_model_save_sharded(const syz_model *m, const char *folder, syz_dtype dtype, uint64_t max_shard_bytes) {
     if (syz_failed()) return syz_error_status();
     SYZ_TRY(syz_make_folders(folder));
-    char *weights = syz_format("%s/%s.safetensors", folder, m->class->weights);
-    char *config = weights ? syz_format("%s/config.json", folder) : NULL;
-    syz_status status = config ? syz_params_save(&m->params, weights, dtype) : syz_error_status();
-    if (status == SYZ_OK) status = syz_file_write(config, m->config_text, strlen(m->config_text));
-    free(weights);
+    SYZ_TRY(syz_params_save(&m->params, folder, m->class->weights, dtype, max_shard_bytes));
+    char *config = syz_format("%s/config.json", folder);
+    if (config) syz_file_write(config, m->config_text, strlen(m->config_text));
     free(config);
-    return status;
+    return syz_error_status();
+}
+
+syz_status syz_model_save(const syz_model *m, const char *folder, syz_dtype dtype) {
+    return syz_model_save_sharded(m, folder, dtype, SYZ_MAX_SHARD_BYTES);
 }
 
 /* ---- what a model is ---- */

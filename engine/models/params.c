@@ -171,33 +171,3 @@ syz_status syz_params_to_f32(syz_params *params) {
     syz_no_grad_pop();
     return status;
 }
-
-static syz_status write_all(const syz_params *params, const char *path, syz_dtype dtype, const char **names,
-                            syz_tensor **tensors) {
-    static const char *const metadata[][2] = {{"format", "pt"}};
-    for (int64_t i = 0; i < params->count; i++) {
-        const syz_param *param = &params->items[i];
-        if (!param->tensor)
-            return syz_fail(SYZ_EINVAL, "%s: \"%s\" has no values yet: initialise or load the model", path,
-                            param->name);
-        names[i] = param->name;
-        tensors[i] = param->tensor->dtype == dtype ? param->tensor : syz_cast(param->tensor, dtype);
-        if (!tensors[i]) return syz_error_status();
-    }
-    return syz_weights_save(path, names, tensors, params->count, metadata, 1);
-}
-
-syz_status syz_params_save(const syz_params *params, const char *path, syz_dtype dtype) {
-    if (!syz_is_float(dtype))
-        return syz_fail(SYZ_EDTYPE, "%s: weights cannot be saved as %s", path, syz_dtype_name(dtype));
-    SYZ_TRY(syz_scope_push());
-    syz_no_grad_push();
-    const char **names = syz_alloc((size_t)params->count, sizeof *names);
-    syz_tensor **tensors = names ? syz_alloc((size_t)params->count, sizeof *tensors) : NULL;
-    syz_status status = tensors ? write_all(params, path, dtype, names, tensors) : syz_error_status();
-    free(names);
-    free(tensors);
-    syz_no_grad_pop();
-    syz_scope_pop();
-    return status;
-}

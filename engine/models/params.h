@@ -50,6 +50,9 @@ struct syz_source; /* models/layout.h */
 syz_status syz_params_load(syz_params *params, const syz_weights *weights, const struct syz_source *sources, bool keep);
 /* Make of parameters that were loaded as stored what syz_params_load() makes without `keep`. */
 syz_status syz_params_to_f32(syz_params *params);
-syz_status syz_params_save(const syz_params *params, const char *path, syz_dtype dtype);
+/* Write folder/name.safetensors with every parameter as `dtype`, or, when there are more bytes than `max_shard_bytes`,
+ * shards and their index. What an earlier save left under other names goes. See save.c. */
+syz_status syz_params_save(const syz_params *params, const char *folder, const char *name, syz_dtype dtype,
+                           uint64_t max_shard_bytes);
 
 #endif

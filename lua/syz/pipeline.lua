@@ -148,9 +148,10 @@ function Pipeline:encode_all(images)
 end
 
 --- Save in the diffusers layout: all parts, or with `transformer_only` just what training changed. `dtype` is that of
---- the weights; unless given, f32, or as they are stored for parts that were loaded so.
+--- the weights; unless given, f32, or as they are stored for parts that were loaded so. Weights of more than
+--- `max_shard_bytes` (10 GB) become shards with an index.
 ---@param folder string
----@param options { transformer_only: boolean|nil, dtype: string|nil }|nil
+---@param options { transformer_only: boolean|nil, dtype: string|nil, max_shard_bytes: integer|nil }|nil
 function Pipeline:save(folder, options)
   pipeline_folder.save(self, folder, options or {})
 end

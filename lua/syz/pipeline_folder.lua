@@ -250,20 +250,21 @@ end
 --- Save in the diffusers layout: all parts, or with `transformer_only` just what training changed.
 ---@param pipe syz.Pipeline
 ---@param folder string
----@param options { transformer_only: boolean|nil, dtype: string|nil }
+---@param options { transformer_only: boolean|nil, dtype: string|nil, max_shard_bytes: integer|nil }
 function M.save(pipe, folder, options)
-  pipe.transformer:save(folder .. "/transformer", dtype_of(pipe.transformer, options.dtype))
+  pipe.transformer:save(folder .. "/transformer", dtype_of(pipe.transformer, options.dtype),
+    options.max_shard_bytes)
   if options.transformer_only then return end
   if not pipe.text_encoder then
     error("a pipeline with embeddings has no text encoders to save; transformer_only saves what was trained", 3)
   end
   local index = { _class_name = "FluxPipeline", scheduler = { "diffusers", "FlowMatchEulerDiscreteScheduler" },
                   transformer = { "diffusers", "FluxTransformer2DModel" }, vae = { "diffusers", "AutoencoderKL" } }
-  pipe.vae:save(folder .. "/vae", dtype_of(pipe.vae, options.dtype))
+  pipe.vae:save(folder .. "/vae", dtype_of(pipe.vae, options.dtype), options.max_shard_bytes)
   for _, name in ipairs { "text_encoder", "text_encoder_2" } do
     local tokenizer = name:gsub("text_encoder", "tokenizer")
     if pipe[name] then
-      pipe[name]:save(folder .. "/" .. name, dtype_of(pipe[name], options.dtype))
+      pipe[name]:save(folder .. "/" .. name, dtype_of(pipe[name], options.dtype), options.max_shard_bytes)
       data.copy_folder(pipe.tokenizer_folders[tokenizer], folder .. "/" .. tokenizer)
       index[name] = { "transformers", PARTS[name].class }
       index[tokenizer] = { "transformers", PARTS[tokenizer].library }
