@@ -54,6 +54,7 @@ static const syz_model_class_info *find_class(const syz_json *config) {
 /* ---- life ---- */
 
 static void destroy(syz_model *m) {
+    syz_lora_free(m->lora);
     syz_params_free(&m->params);
     json_decref(m->config);
     free(m->config_text);
@@ -203,6 +204,10 @@ syz_tensor *syz_model_param(const syz_model *m, int64_t index) {
 
 int64_t syz_model_param_find(const syz_model *m, const char *name) {
     return syz_params_find(&m->params, name);
+}
+
+bool syz_model_is_linear(const syz_model *m, int64_t index) {
+    return m->params.items[index].linear;
 }
 
 void syz_model_set_requires_grad(syz_model *m, bool on) {
