@@ -229,6 +229,12 @@ static int model_zero_grad(lua_State *L) {
     return return_self(L);
 }
 
+/* m:flops(): floating-point operations of its methods and their backward passes so far */
+static int model_flops(lua_State *L) {
+    lua_pushnumber(L, syz_model_flops(check_model(L)));
+    return 1;
+}
+
 /* ---- making and saving ---- */
 
 typedef struct {
@@ -310,6 +316,7 @@ static const luaL_Reg methods[] = {
     {"requires_grad", model_requires_grad},
     {"checkpointing", model_checkpointing},
     {"zero_grad", model_zero_grad},
+    {"flops", model_flops},
     {"init", model_init},
     {"save", model_save},
     {NULL, NULL},

@@ -37,6 +37,7 @@ struct syz_model {
     syz_params params;
     void *settings;
     bool checkpointing;
+    int meter;      /* counts its floating-point operations (core/flops.h) */
     syz_lora *lora; /* NULL without adapters */
 };
 

@@ -1,4 +1,5 @@
 /* Matrix products: `linear` with PyTorch's weight layout, and batched `matmul`. */
+#include "core/flops.h"
 #include "kernels/kernels.h"
 #include "ops/ops.h"
 
@@ -53,6 +54,7 @@ static syz_status multiply(syz_tensor *y, matrix a, matrix b, const float *bias)
             syz_f32(y)[i] = bias[i % p.n];
         return SYZ_OK;
     }
+    syz_flops_count(2.0 * (double)p.batch * (double)p.m * (double)p.n * (double)p.k);
     p.b_rounded = p.bf16 && b.rounded;
     const void *right = p.b_rounded ? (const void *)b.rounded : b.data;
     if (syz_cpu.matmul(syz_f32(y), a.data, right, bias, &p) != 0)
