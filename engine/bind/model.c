@@ -8,8 +8,12 @@ static const bind_type model_type = {"model"};
 
 enum { MAX_TENSORS = 16 };
 
+syz_model *bind_check_model(lua_State *L, int index) {
+    return *(syz_model **)bind_check(L, index, &model_type);
+}
+
 static syz_model *check_model(lua_State *L) {
-    return *(syz_model **)bind_check(L, 1, &model_type);
+    return bind_check_model(L, 1);
 }
 
 static int model_free(lua_State *L) {
@@ -330,6 +334,7 @@ static const luaL_Reg functions[] = {
 void bind_open_model(lua_State *L) {
     bind_new_type(L, &model_type, methods, meta);
     lua_getfield(L, -1, "__index");
+    luaL_register(L, NULL, bind_lora_methods);
     lua_pushcclosure(L, model_index, 1);
     lua_setfield(L, -2, "__index");
     lua_pop(L, 1);

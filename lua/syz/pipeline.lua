@@ -5,6 +5,7 @@ local data = require "syz.data"
 local fields = require "syz.fields"
 local files = require "syz.files"
 local identity = require "syz.identity"
+local lora = require "syz.lora"
 local precision = require "syz.precision"
 local sampler = require "syz.sampler"
 local schedule = require "syz.schedule"
@@ -162,13 +163,32 @@ function Pipeline:encode_all(images)
   return all
 end
 
---- Save in the diffusers layout: all parts, or with `transformer_only` just what training changed. `dtype` is that of
---- the weights, f32 unless given.
+--- Attach LoRA adapters to the transformer (lua/syz/lora.lua has the fields); every method then trains these alone.
+---@param options table
+---@return syz.Lora
+function Pipeline:lora(options)
+  if self.adapter then error("this pipeline has LoRA adapters already; pipe:merge_lora() makes them part of it", 2) end
+  self.adapter = lora.new(self.transformer, options, "transformer", 2)
+  return self.adapter
+end
+
+--- Add the adapters into the transformer's weights for good.
+function Pipeline:merge_lora()
+  if not self.adapter then error("this pipeline has no LoRA adapters to merge", 2) end
+  self.adapter:merge()
+  self.adapter:remove()
+  self.adapter = nil
+end
+
+--- Save in the diffusers layout: all parts, or with `transformer_only` just what training changed: the transformer, or
+--- in its place the adapters in the folder `lora`. `dtype` is that of the weights, f32 unless given.
 ---@param folder string
 ---@param options { transformer_only: boolean|nil, dtype: string|nil }|nil
 function Pipeline:save(folder, options)
   options = options or {}
   local dtype = options.dtype or "f32"
+  if self.adapter then self.adapter:save(folder .. "/lora") end
+  if self.adapter and options.transformer_only then return end
   self.transformer:save(folder .. "/transformer", dtype)
   if options.transformer_only then return end
   self.vae:save(folder .. "/vae", dtype)
@@ -219,46 +239,48 @@ local function check_folder(folder)
   files.need_json(folder .. "/model_index.json")
 end
 
-local function load_class(folder, class)
-  local model = core.model.load(folder)
+local function load_class(folder, class, stored)
+  local model = stored and core.model.load_stored(folder) or core.model.load(folder)
   if model:class() ~= class then
     error(("%s holds %s weights; those of %s are needed there"):format(folder, model:class(), class), 0)
   end
   return model
 end
 
-local function part(folder, name, class)
+local function part(folder, name, class, stored)
   if core.file.exists(folder .. "/" .. name) ~= "folder" then
     error(("%s lacks the folder %s with the weights of %s"):format(folder, name, class), 0)
   end
-  return load_class(folder .. "/" .. name, class)
+  return load_class(folder .. "/" .. name, class, stored)
 end
 
 --- Load the weights of a transformer alone.
 ---@param folder string
-function M.transformer(folder)
+---@param stored boolean|nil  as of load()
+function M.transformer(folder, stored)
   if core.file.exists(folder) ~= "folder" then error(folder .. ": no such folder; a transformer's is needed", 0) end
-  return load_class(folder, "FluxTransformer2DModel")
+  return load_class(folder, "FluxTransformer2DModel", stored)
 end
 
 --- Load a pipeline folder.
 ---@param folder string
----@param options { steps: integer|nil, shift: number|nil, size: integer[]|nil }|nil
+---@param options { steps: integer|nil, shift: number|nil, size: integer[]|nil, stored: boolean|nil }|nil
+---  stored: weights keep their file's dtype and memory, and cannot be trained themselves: for LoRA on a bf16 base
 ---@return syz.Pipeline
 function M.load(folder, options)
   options = options or {}
-  fields.check("syz.pipeline", options, { steps = "integer", shift = "number", size = "table" })
+  fields.check("syz.pipeline", options, { steps = "integer", shift = "number", size = "table", stored = "boolean" })
   check_folder(folder)
   local scheduler = files.need_json(folder .. "/scheduler/scheduler_config.json")
   if scheduler.shift ~= nil and not (type(scheduler.shift) == "number" and scheduler.shift > 0) then
     error(folder .. '/scheduler/scheduler_config.json: "shift" must be a number above 0', 0)
   end
-  local text_encoder = part(folder, "text_encoder", "CLIPTextModel")
+  local text_encoder = part(folder, "text_encoder", "CLIPTextModel", options.stored)
   local ids = text_encoder:config().vocab_size
   local self = M.new {
     folder = folder,
-    transformer = M.transformer(folder .. "/transformer"),
-    vae = part(folder, "vae", "AutoencoderKL"),
+    transformer = M.transformer(folder .. "/transformer", options.stored),
+    vae = part(folder, "vae", "AutoencoderKL", options.stored),
     text_encoder = text_encoder,
     tokenizer = text_reader.open(folder .. "/tokenizer", ids, "the pipeline's text encoder"),
     tokenizer_folder = folder .. "/tokenizer",
