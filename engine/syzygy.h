@@ -312,7 +312,8 @@ SYZ_API void syz_model_release(syz_model *m);      /* graphs that its methods re
 
 SYZ_API const char *syz_model_class(const syz_model *m);  /* "FluxTransformer2DModel"; borrowed, like all names here */
 SYZ_API const char *syz_model_config(const syz_model *m); /* JSON text */
-SYZ_API int64_t syz_model_param_count(const syz_model *m);
+SYZ_API int64_t syz_model_param_count(const syz_model *m); /* tensors */
+SYZ_API int64_t syz_model_numel(const syz_model *m);       /* numbers in them, whether they have values yet or not */
 SYZ_API const char *syz_model_param_name(const syz_model *m, int64_t index);
 SYZ_API syz_tensor *syz_model_param(const syz_model *m, int64_t index);     /* borrowed; NULL before it has values */
 SYZ_API int64_t syz_model_param_find(const syz_model *m, const char *name); /* -1 if absent */

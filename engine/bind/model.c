@@ -185,6 +185,12 @@ static int model_names(lua_State *L) {
     return 1;
 }
 
+/* m:numel(): how many numbers its parameters hold */
+static int model_numel(lua_State *L) {
+    lua_pushnumber(L, (double)syz_model_numel(check_model(L)));
+    return 1;
+}
+
 static void push_param(lua_State *L, const syz_model *model, int64_t k) {
     syz_tensor *t = param_at(model, k);
     if (!t) luaL_error(L, "parameter \"%s\" has no values yet: call :init(seed)", syz_model_param_name(model, k));
@@ -315,6 +321,7 @@ static const luaL_Reg methods[] = {
     {"config", model_config},
     {"methods", model_methods},
     {"names", model_names},
+    {"numel", model_numel},
     {"parameters", model_parameters},
     {"param", model_param},
     {"requires_grad", model_requires_grad},

@@ -193,6 +193,13 @@ int64_t syz_model_param_count(const syz_model *m) {
     return m->params.count;
 }
 
+int64_t syz_model_numel(const syz_model *m) {
+    int64_t total = 0;
+    for (int64_t i = 0; i < m->params.count; i++)
+        total += syz_shape_numel(m->params.items[i].shape);
+    return total;
+}
+
 const char *syz_model_param_name(const syz_model *m, int64_t index) {
     return m->params.items[index].name;
 }
