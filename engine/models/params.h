@@ -18,6 +18,7 @@ typedef struct {
     syz_shape shape;
     syz_init init;
     syz_tensor *tensor; /* NULL until allocated, initialised or loaded */
+    bool linear;        /* the weight of a linear layer: an adapter may be attached */
 } syz_param;
 
 typedef struct {

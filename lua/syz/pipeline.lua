@@ -5,6 +5,7 @@ local data = require "syz.data"
 local embeddings = require "syz.embeddings"
 local fields = require "syz.fields"
 local identity = require "syz.identity"
+local lora = require "syz.lora"
 local pipeline_folder = require "syz.pipeline_folder"
 local pipeline_text = require "syz.pipeline_text"
 local sampler = require "syz.sampler"
@@ -147,9 +148,26 @@ function Pipeline:encode_all(images)
   return all
 end
 
---- Save in the diffusers layout: all parts, or with `transformer_only` just what training changed. `dtype` is that of
---- the weights; unless given, f32, or as they are stored for parts that were loaded so. Weights of more than
---- `max_shard_bytes` (10 GB) become shards with an index.
+--- Attach LoRA adapters to the transformer (lua/syz/lora.lua has the fields); every method then trains these alone.
+---@param options table
+---@return syz.Lora
+function Pipeline:lora(options)
+  if self.adapter then error("this pipeline has LoRA adapters already; pipe:merge_lora() makes them part of it", 2) end
+  self.adapter = lora.new(self.transformer, options, "transformer", 2)
+  return self.adapter
+end
+
+--- Add the adapters into the transformer's weights for good.
+function Pipeline:merge_lora()
+  if not self.adapter then error("this pipeline has no LoRA adapters to merge", 2) end
+  self.adapter:merge()
+  self.adapter:remove()
+  self.adapter = nil
+end
+
+--- Save in the diffusers layout: all parts, or with `transformer_only` just what training changed: the transformer, or
+--- in its place the adapters in the folder `lora`. `dtype` is that of the weights; unless given, f32, or as they are
+--- stored for parts that were loaded so. Weights of more than `max_shard_bytes` (10 GB) become shards with an index.
 ---@param folder string
 ---@param options { transformer_only: boolean|nil, dtype: string|nil, max_shard_bytes: integer|nil }|nil
 function Pipeline:save(folder, options)

@@ -247,11 +247,14 @@ local function scheduler_of(pipe)
   return config
 end
 
---- Save in the diffusers layout: all parts, or with `transformer_only` just what training changed.
+--- Save in the diffusers layout: all parts, or with `transformer_only` just what training changed: the transformer, or
+--- in its place the adapters.
 ---@param pipe syz.Pipeline
 ---@param folder string
 ---@param options { transformer_only: boolean|nil, dtype: string|nil, max_shard_bytes: integer|nil }
 function M.save(pipe, folder, options)
+  if pipe.adapter then pipe.adapter:save(folder .. "/lora") end
+  if pipe.adapter and options.transformer_only then return end
   pipe.transformer:save(folder .. "/transformer", dtype_of(pipe.transformer, options.dtype),
     options.max_shard_bytes)
   if options.transformer_only then return end
