@@ -147,3 +147,27 @@ syz_status syz_params_load(syz_params *params, const syz_weights *weights, const
     syz_no_grad_pop();
     return status;
 }
+
+/* The values of a parameter that is half precision or lies in a mapped file, as f32 of its own. */
+static syz_status to_f32(syz_param *param) {
+    syz_tensor *t = param->tensor;
+    if (!t || (t->dtype == SYZ_F32 && !t->storage->release)) return SYZ_OK;
+    syz_tensor *values = t->dtype == SYZ_F32 ? syz_copy(t) : syz_cast(t, SYZ_F32);
+    if (!values) return syz_error_status();
+    syz_set_requires_grad(values, t->requires_grad);
+    syz_release(t);
+    param->tensor = NULL;
+    return set_values(param, values);
+}
+
+syz_status syz_params_to_f32(syz_params *params) {
+    syz_status status = syz_error_status();
+    syz_no_grad_push();
+    for (int64_t i = 0; i < params->count && status == SYZ_OK; i++) {
+        if ((status = syz_scope_push()) != SYZ_OK) break;
+        status = to_f32(&params->items[i]);
+        syz_scope_pop();
+    }
+    syz_no_grad_pop();
+    return status;
+}

@@ -72,7 +72,7 @@ function M.list(comparison, variant)
     table.sort(names)
     for _, name in ipairs(names) do out[#out + 1] = { name, show(group[name], 1) } end
   end
-  for _, name in ipairs { "every", "target", "budget" } do
+  for _, name in ipairs { "lora", "ema", "every", "target", "budget" } do
     if variant[name] then out[#out + 1] = { name, show(variant[name], 1) } end
   end
   return out
