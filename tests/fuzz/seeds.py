@@ -106,7 +106,9 @@ def safetensors():
 
 
 def torch():
-    """The real files of tests/unit/data/torch, and the pickles in them: the target puts those into an archive."""
+    """The real files of tests/unit/data/torch, and the pickles in them: the target puts those into an archive.
+
+    found-* are not made here: a search by coverage found them."""
     for path in sorted((CORPUS.parents[1] / "unit/data/torch").glob("*.pt")):
         save("torch", path.name, path.read_bytes())
         if zipfile.is_zipfile(path):
