@@ -9,6 +9,8 @@ them, wide white space, marks on everything. The vocabularies are trained here, 
   t5_identity.model.gz   without a normalisation map, and with user-defined symbols
   t5_bytes.json.gz       a Unigram model with byte_fallback
   bert_trained.json.gz   WordPiece, uncased, as transformers saves it: tokenizer.json
+  bert_added.json.gz     the same with added tokens of every flag, and
+  bert_added.config.gz   its tokenizer_config.json
   bert_cased.txt.gz      WordPiece that keeps case and accents: vocab.txt
 
 tokenizer_sums.json holds for each of them, and for the bundled BERT vocabulary, a CRC-32 for every 50 prompts: of the
@@ -27,14 +29,14 @@ from common import ROOT, report, write_json
 import sentencepiece
 import tokenizer as clip
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertTokenizer, T5Tokenizer
+from transformers import AddedToken, BertTokenizer, T5Tokenizer
 
 OUT = ROOT / "tests/text/data"
 BERT = ROOT / "lua/syz/vocabularies/bert"
 MORE, BLOCK = 1500, 50
 SPECIALS = ["<extra_id_0>", "<extra_id_99>", "<extra_id_100>", "<extra_id_", "</s>", "<pad>", "<unk>", "<s>", "[CLS]",
             "[SEP]", "[PAD]", "[UNK]", "[MASK]", "[mask]", "[DEC]", "[ENC]", "[enc]", "</S>", "##s", "##", "[", "<",
-            "\u2581", "\u2581a", "<0x41>"]
+            "\u2581", "\u2581a", "<0x41>", "<style>", "  <style>", "cafe", "Caf\u00c9", "photo_", "photo\u0301", "ca", "the"]
 WIDE = [0x20, 0x09, 0x0a, 0x0d, 0x85, 0xa0, 0x1680, 0x2000, 0x2009, 0x200a, 0x200b, 0x2028, 0x2029, 0x202f, 0x205f,
         0x3000, 0xfeff, 0x180e, 0x2060]
 MARKS = [0x300, 0x301, 0x308, 0x327, 0x323, 0x345, 0x591, 0x64b, 0x94d, 0xe34, 0x1ab0, 0x20d0, 0x3099, 0xfe0f, 0x200d,
@@ -163,7 +165,15 @@ def bert(lines):
             vocab_size=size, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], show_progress=False))
         return inner.get_vocab()
 
-    trained = BertTokenizer(vocab=train(True, 1500))
+    vocab = train(True, 1500)
+    trained, added = BertTokenizer(vocab=vocab), BertTokenizer(vocab=vocab)
+    added.add_tokens([AddedToken("photo", single_word=True, normalized=False), AddedToken("the", lstrip=True, rstrip=True),
+                      AddedToken("of ", rstrip=True, normalized=False), AddedToken("<style>", lstrip=True, special=True),
+                      AddedToken("Caf\u00e9", normalized=True), AddedToken("Ca", normalized=True, single_word=True)])
+    with tempfile.TemporaryDirectory() as folder:
+        added.save_pretrained(folder)
+        write_gz("bert_added.json.gz", (Path(folder) / "tokenizer.json").read_bytes())
+        write_gz("bert_added.config.gz", (Path(folder) / "tokenizer_config.json").read_bytes())
     with tempfile.TemporaryDirectory() as folder:
         trained.save_pretrained(folder)
         write_gz("bert_trained.json.gz", (Path(folder) / "tokenizer.json").read_bytes())
@@ -178,7 +188,8 @@ def bert(lines):
     bundled.add_special_tokens({"bos_token": "[DEC]"})  # as ImageReward's init_tokenizer does
     bundled.add_special_tokens({"additional_special_tokens": ["[ENC]"]})
     assert bundled.convert_tokens_to_ids(["[DEC]", "[ENC]"]) == [30522, 30523]
-    return {"bert_trained.json": lambda text: trained(text).input_ids,
+    return {"bert_added.json": lambda text: added(text).input_ids,
+            "bert_trained.json": lambda text: trained(text).input_ids,
             "bert_cased.txt": lambda text: cased(text).input_ids, "bert": lambda text: bundled(text).input_ids}
 
 
