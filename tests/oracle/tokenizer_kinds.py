@@ -36,7 +36,8 @@ BERT = ROOT / "lua/syz/vocabularies/bert"
 MORE, BLOCK = 1500, 50
 SPECIALS = ["<extra_id_0>", "<extra_id_99>", "<extra_id_100>", "<extra_id_", "</s>", "<pad>", "<unk>", "<s>", "[CLS]",
             "[SEP]", "[PAD]", "[UNK]", "[MASK]", "[mask]", "[DEC]", "[ENC]", "[enc]", "</S>", "##s", "##", "[", "<",
-            "\u2581", "\u2581a", "<0x41>", "<style>", "  <style>", "cafe", "Caf\u00c9", "photo_", "photo\u0301", "ca", "the"]
+            "\u2581", "\u2581a", "<0x41>", "<style>", "  <style>", "cafe", "Caf\u00c9", "photo_", "photo\u0301", "ca",
+            "the"]
 WIDE = [0x20, 0x09, 0x0a, 0x0d, 0x85, 0xa0, 0x1680, 0x2000, 0x2009, 0x200a, 0x200b, 0x2028, 0x2029, 0x202f, 0x205f,
         0x3000, 0xfeff, 0x180e, 0x2060]
 MARKS = [0x300, 0x301, 0x308, 0x327, 0x323, 0x345, 0x591, 0x64b, 0x94d, 0xe34, 0x1ab0, 0x20d0, 0x3099, 0xfe0f, 0x200d,
@@ -101,7 +102,8 @@ def prompts(words):
     with open(OUT / "clip_prompts.jsonl", encoding="utf-8") as file:
         texts = [json.loads(line)["text"] for line in file]
     rng, seen = random.Random(20260301), set(texts)
-    functions, more = more_kinds(words), ["\u2581", " ", "\u3000", "a\r\nb", "\u0600a", "e\u0301" * 50, "\ufdfa", "x" * 101]
+    functions = more_kinds(words)
+    more = ["\u2581", " ", "\u3000", "a\r\nb", "\u0600a", "e\u0301" * 50, "\ufdfa", "x" * 101]
     while len(more) < MORE:
         text = functions[len(more) % len(functions)](rng)
         if text not in seen and text == text.encode("utf-8", "ignore").decode() and "\0" not in text:
@@ -141,11 +143,12 @@ def t5(lines):
     whole = byte_fallback(saved)
     write_gz("t5_bytes.json.gz", whole.to_str().encode())
     return {"t5_nmt.model": lambda text: nmt(text).input_ids, "t5_nmt.json": lambda text: again(text).input_ids,
-            "t5_identity.model": lambda text: identity(text).input_ids, "t5_bytes.json": lambda text: whole.encode(text).ids}
+            "t5_identity.model": lambda text: identity(text).input_ids,
+            "t5_bytes.json": lambda text: whole.encode(text).ids}
 
 
 def byte_fallback(saved):
-    """The first 400 pieces of a saved model and a piece for every byte but one, as the tokenizers library reads them."""
+    """The first 400 pieces of a saved model and a piece for every byte but one, read by the tokenizers library."""
     vocabulary = [tuple(entry) for entry in saved["model"]["vocab"][:400]]
     vocabulary += [(f"<0x{byte:02X}>", -20.0) for byte in range(256) if byte != 0xf0]
     whole = Tokenizer(models.Unigram(vocabulary, unk_id=2, byte_fallback=True))
@@ -167,8 +170,10 @@ def bert(lines):
 
     vocab = train(True, 1500)
     trained, added = BertTokenizer(vocab=vocab), BertTokenizer(vocab=vocab)
-    added.add_tokens([AddedToken("photo", single_word=True, normalized=False), AddedToken("the", lstrip=True, rstrip=True),
-                      AddedToken("of ", rstrip=True, normalized=False), AddedToken("<style>", lstrip=True, special=True),
+    added.add_tokens([AddedToken("photo", single_word=True, normalized=False),
+                      AddedToken("the", lstrip=True, rstrip=True),
+                      AddedToken("of ", rstrip=True, normalized=False),
+                      AddedToken("<style>", lstrip=True, special=True),
                       AddedToken("Caf\u00e9", normalized=True), AddedToken("Ca", normalized=True, single_word=True)])
     with tempfile.TemporaryDirectory() as folder:
         added.save_pretrained(folder)
