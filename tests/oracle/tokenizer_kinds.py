@@ -2,13 +2,13 @@
 
 The prompts are the 12,000 of clip_prompts.jsonl and 1,500 more in tokenizer_prompts.jsonl, of kinds that these two
 kinds of tokenizer treat on their own: control characters, half and full width, ligatures, special tokens and parts of
-them, wide white space, marks on everything. The vocabularies are trained here, on the same kinds of text:
+them, wide white space, marks on everything. The vocabularies are made here, from the same kinds of text:
 
   t5_nmt.model.gz        sentencepiece, unigram, nmt_nfkc as T5 has it; spiece.model of a folder
   t5_nmt.json.gz         the same as transformers saves it: tokenizer.json
   t5_identity.model.gz   without a normalisation map, and with user-defined symbols
   t5_bytes.json.gz       a Unigram model with byte_fallback
-  bert_trained.json.gz   WordPiece, uncased, as transformers saves it: tokenizer.json
+  bert_small.json.gz     WordPiece, uncased, as transformers saves it: tokenizer.json
   bert_added.json.gz     the same with added tokens of every flag, and
   bert_added.config.gz   its tokenizer_config.json
   bert_cased.txt.gz      WordPiece that keeps case and accents: vocab.txt
@@ -17,6 +17,8 @@ tokenizer_sums.json holds for each of them, and for the bundled BERT vocabulary,
 ids in decimal, one space between, a newline after each prompt. Ids are complete: T5's end with </s>, BERT's stand
 between [CLS] and [SEP]. tokenizer_sample.jsonl is a readable sample.
 """
+import collections
+import contextlib
 import gzip
 import json
 import random
@@ -28,7 +30,7 @@ from common import ROOT, report, write_json
 
 import sentencepiece
 import tokenizer as clip
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AddedToken, BertTokenizer, T5Tokenizer
 
 OUT = ROOT / "tests/text/data"
@@ -117,11 +119,11 @@ def write_gz(name, data):
 
 
 def sentencepiece_model(folder, lines, **options):
-    text = Path(folder) / "text"
-    text.write_text("\n".join(lines), encoding="utf-8")
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(text), model_prefix=str(Path(folder) / "spiece"), model_type="unigram", hard_vocab_limit=False,
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, character_coverage=0.985, num_threads=1, minloglevel=2, **options)
+    (Path(folder) / "text").write_text("\n".join(lines), encoding="utf-8")
+    with contextlib.chdir(folder):  # the model remembers the names of its files
+        sentencepiece.SentencePieceTrainer.train(
+            input="text", model_prefix="spiece", model_type="unigram", hard_vocab_limit=False, pad_id=0, eos_id=1,
+            unk_id=2, bos_id=-1, character_coverage=0.985, num_threads=1, minloglevel=2, **options)
     return (Path(folder) / "spiece.model").read_bytes()
 
 
@@ -159,42 +161,49 @@ def byte_fallback(saved):
     return whole
 
 
-def bert(lines):
-    def train(lower, size):
-        inner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        inner.normalizer = normalizers.BertNormalizer(lowercase=lower)
-        inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        inner.train_from_iterator(lines, trainers.WordPieceTrainer(
-            vocab_size=size, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], show_progress=False))
-        return inner.get_vocab()
+def wordpieces(lines, lower):
+    """A vocabulary of the commonest words, beginnings and ends; the library's own trainer breaks ties by chance."""
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=lower), pre_tokenizers.BertPreTokenizer()
+    words = collections.Counter(word for line in lines
+                                for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(line)))
+    parts, letters = collections.Counter(), collections.Counter()
+    for word, count in words.items():
+        letters.update({letter: count for letter in word})
+        for cut in range(1, len(word)):
+            parts[word[:cut]] += count
+            parts["##" + word[cut:]] += count
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    for counter, size in (letters, 700), (words, 500), (parts, 900):
+        vocab += sorted(counter, key=lambda piece: (-counter[piece], piece))[:size]
+    vocab += ["##" + letter for letter in sorted(letters, key=lambda piece: (-letters[piece], piece))[:500]]
+    return {piece: index for index, piece in enumerate(dict.fromkeys(vocab))}
 
-    vocab = train(True, 1500)
-    trained, added = BertTokenizer(vocab=vocab), BertTokenizer(vocab=vocab)
+
+def bert(lines):
+    vocab = wordpieces(lines, True)
+    small, added = BertTokenizer(vocab=vocab), BertTokenizer(vocab=vocab)
     added.add_tokens([AddedToken("photo", single_word=True, normalized=False),
                       AddedToken("the", lstrip=True, rstrip=True),
                       AddedToken("of ", rstrip=True, normalized=False),
                       AddedToken("<style>", lstrip=True, special=True),
                       AddedToken("Caf\u00e9", normalized=True), AddedToken("Ca", normalized=True, single_word=True)])
-    with tempfile.TemporaryDirectory() as folder:
-        added.save_pretrained(folder)
-        write_gz("bert_added.json.gz", (Path(folder) / "tokenizer.json").read_bytes())
-        write_gz("bert_added.config.gz", (Path(folder) / "tokenizer_config.json").read_bytes())
-    with tempfile.TemporaryDirectory() as folder:
-        trained.save_pretrained(folder)
-        write_gz("bert_trained.json.gz", (Path(folder) / "tokenizer.json").read_bytes())
-        vocab = train(False, 1000)
-        cased_vocab = "".join(token + "\n" for token in sorted(vocab, key=vocab.get))
-        write_gz("bert_cased.txt.gz", cased_vocab.encode())
-        (Path(folder) / "vocab.txt").write_text(cased_vocab, encoding="utf-8")
-        cased = BertTokenizer(vocab=vocab, do_lower_case=False)
-        (Path(folder) / "vocab.txt").write_bytes(gzip.decompress((BERT / "vocab.txt.gz").read_bytes()))
-        real = {token: i for i, token in enumerate((Path(folder) / "vocab.txt").read_text("utf-8").split("\n")[:-1])}
+    cased_vocab = wordpieces(lines, False)
+    cased = BertTokenizer(vocab=cased_vocab, do_lower_case=False)
+    write_gz("bert_cased.txt.gz", "".join(token + "\n" for token in cased_vocab).encode())
+    for name, one in ("bert_added", added), ("bert_small", small):
+        with tempfile.TemporaryDirectory() as folder:
+            one.save_pretrained(folder)
+            write_gz(f"{name}.json.gz", (Path(folder) / "tokenizer.json").read_bytes())
+            if one is added:
+                write_gz(f"{name}.config.gz", (Path(folder) / "tokenizer_config.json").read_bytes())
+    real = gzip.decompress((BERT / "vocab.txt.gz").read_bytes()).decode().split("\n")[:-1]
+    real = {token: index for index, token in enumerate(real)}
     bundled = BertTokenizer(vocab=real)
     bundled.add_special_tokens({"bos_token": "[DEC]"})  # as ImageReward's init_tokenizer does
     bundled.add_special_tokens({"additional_special_tokens": ["[ENC]"]})
     assert bundled.convert_tokens_to_ids(["[DEC]", "[ENC]"]) == [30522, 30523]
     return {"bert_added.json": lambda text: added(text).input_ids,
-            "bert_trained.json": lambda text: trained(text).input_ids,
+            "bert_small.json": lambda text: small(text).input_ids,
             "bert_cased.txt": lambda text: cased(text).input_ids, "bert": lambda text: bundled(text).input_ids}
 
 

@@ -14,9 +14,9 @@ typedef struct {
 } variant;
 
 static const variant variants[] = {
-    {"t5_nmt.model", "spiece.model", NULL},        {"t5_nmt.json", "tokenizer.json", NULL},
-    {"t5_identity.model", "spiece.model", NULL},   {"t5_bytes.json", "tokenizer.json", NULL},
-    {"bert_trained.json", "tokenizer.json", NULL}, {"bert_added.json", "tokenizer.json", "bert_added.config"},
+    {"t5_nmt.model", "spiece.model", NULL},      {"t5_nmt.json", "tokenizer.json", NULL},
+    {"t5_identity.model", "spiece.model", NULL}, {"t5_bytes.json", "tokenizer.json", NULL},
+    {"bert_small.json", "tokenizer.json", NULL}, {"bert_added.json", "tokenizer.json", "bert_added.config"},
     {"bert_cased.txt", "vocab.txt", NULL},
 };
 enum { VARIANTS = sizeof variants / sizeof *variants };
