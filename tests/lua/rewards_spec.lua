@@ -209,6 +209,18 @@ describe("aesthetic predictors", function()
     near(wanted, mixed:pair(mixed:image(images), texts), 1e-6)
   end)
 
+  it("score files from the command line", function()
+    local image = support.folder() .. "/one.png"
+    core.image.write(image, images:slice(0, 0, 1):reshape({ 17, 22, 3 }))
+    local code, out = support.syz(".", ("score --reward aesthetic:%slaion.pth,%s %s"):format(HEADS, TOWERS.clip, image))
+    assert.equal(0, code)
+    local wanted = reference["scores.laion"]:totable()[1]
+    assert.near(wanted, tonumber(support.lines(out)[2]:match("(%S+)%s*$")), 1e-3 * math.abs(wanted))
+    assert.matches("score", support.lines(out)[1])
+    code = support.syz(".", ("score --reward hps:%s %s"):format(TOWERS.clip, image))
+    assert.equal(2, code)
+  end)
+
   it("open by one string", function()
     assert.equal("laion", open.open("aesthetic:" .. HEADS .. "laion.pth," .. TOWERS.clip).kind)
     assert.error_matches(function() open.open("aesthetic:" .. HEADS .. "laion.pth") end, "two paths are needed")
