@@ -262,6 +262,22 @@ describe("aesthetic predictors", function()
     near(wanted, mixed:pair(mixed:image(images), texts), 1e-6)
   end)
 
+  it("train by a score, and not by control words", function()
+    local methods = require "tests.lua.methods_support"
+    local reward = aesthetic.load(HEADS .. "v2.5.pth", TOWERS.siglip)
+    for _, name in ipairs { "refl", "draft", "grpo" } do
+      local pipe = methods.pipeline(3)
+      local options = { pipeline = pipe, reward = reward }
+      if name == "grpo" then options.group, options.kl, options.form = 2, 0, "dance" end
+      local stats = methods.step(require("syz.methods." .. name).new(options))
+      assert.equal(stats.reward, stats.reward) -- a number
+      assert.is_true(methods.gradient_norm(pipe) > 0, name)
+    end
+    local srpo = require("syz.methods.srpo").new { pipeline = methods.pipeline(3), reward = reward,
+      control = { positive = { "real" }, negative = { "flat" } } }
+    assert.error_matches(function() methods.step(srpo) end, "an aesthetic predictor reads no text")
+  end)
+
   it("score files from the command line", function()
     local image = support.folder() .. "/one.png"
     core.image.write(image, images:slice(0, 0, 1):reshape({ 17, 22, 3 }))
