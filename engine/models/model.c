@@ -2,6 +2,7 @@
 #include "models/model.h"
 
 #include "core/alloc.h"
+#include "core/flops.h"
 #include "io/file.h"
 
 #include <stdlib.h>
@@ -55,7 +56,9 @@ static const syz_model_class_info *find_class(const syz_json *config) {
 /* ---- life ---- */
 
 static void destroy(syz_model *m) {
+    syz_lora_free(m->lora);
     syz_params_free(&m->params);
+    syz_meter_return(m->meter);
     json_decref(m->config);
     free(m->config_text);
     free(m->settings);
@@ -78,6 +81,7 @@ static syz_model *build(const syz_json *config) {
     syz_model *m = syz_alloc(1, sizeof *m);
     if (!m) return NULL;
     m->refs = 1;
+    m->meter = syz_meter_take();
     m->class = class;
     m->config = json_incref(config->object);
     m->config_text = json_dumps(config->object, JSON_INDENT(2) | JSON_SORT_KEYS);
@@ -115,14 +119,18 @@ static char *find_weights(const char *folder) {
         "model.safetensors",
         "diffusion_pytorch_model.safetensors.index.json",
         "model.safetensors.index.json",
+        "diffusion_pytorch_model.bin",
+        "pytorch_model.bin",
+        "diffusion_pytorch_model.bin.index.json",
+        "pytorch_model.bin.index.json",
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char *path = syz_format("%s/%s", folder, names[i]);
         if (!path || access(path, F_OK) == 0) return path;
         free(path);
     }
-    return syz_fail_null(SYZ_ENOTFOUND, "%s: holds no weights (%s, %s, or an .index.json of either)", folder, names[0],
-                         names[1]);
+    return syz_fail_null(SYZ_ENOTFOUND, "%s: holds no weights (%s, %s, the .bin of either library, or an .index.json)",
+                         folder, names[0], names[1]);
 }
 
 static syz_status load_weights(syz_model *m, const syz_weights *weights, const char *path, bool keep) {
@@ -214,20 +222,26 @@ syz_status syz_model_load_stored(syz_model **m, const char *path) {
     return syz_model_load_as(m, path, NULL, true);
 }
 
+syz_status syz_model_to_f32(syz_model *m) {
+    return syz_params_to_f32(&m->params);
+}
+
 syz_status syz_model_init(syz_model *m, uint64_t seed) {
     return syz_params_init(&m->params, seed);
 }
 
-syz_status syz_model_save(const syz_model *m, const char *folder, syz_dtype dtype) {
+syz_status syz_model_save_sharded(const syz_model *m, const char *folder, syz_dtype dtype, uint64_t max_shard_bytes) {
     if (syz_failed()) return syz_error_status();
     SYZ_TRY(syz_make_folders(folder));
-    char *weights = syz_format("%s/%s.safetensors", folder, m->class->weights);
-    char *config = weights ? syz_format("%s/config.json", folder) : NULL;
-    syz_status status = config ? syz_params_save(&m->params, weights, dtype) : syz_error_status();
-    if (status == SYZ_OK) status = syz_file_write(config, m->config_text, strlen(m->config_text));
-    free(weights);
+    SYZ_TRY(syz_params_save(&m->params, folder, m->class->weights, dtype, max_shard_bytes));
+    char *config = syz_format("%s/config.json", folder);
+    if (config) syz_file_write(config, m->config_text, strlen(m->config_text));
     free(config);
-    return status;
+    return syz_error_status();
+}
+
+syz_status syz_model_save(const syz_model *m, const char *folder, syz_dtype dtype) {
+    return syz_model_save_sharded(m, folder, dtype, SYZ_MAX_SHARD_BYTES);
 }
 
 /* ---- what a model is ---- */
@@ -242,6 +256,13 @@ const char *syz_model_config(const syz_model *m) {
 
 int64_t syz_model_param_count(const syz_model *m) {
     return m->params.count;
+}
+
+int64_t syz_model_numel(const syz_model *m) {
+    int64_t total = 0;
+    for (int64_t i = 0; i < m->params.count; i++)
+        total += syz_shape_numel(m->params.items[i].shape);
+    return total;
 }
 
 const char *syz_model_param_name(const syz_model *m, int64_t index) {
@@ -260,6 +281,10 @@ int64_t syz_model_param_find(const syz_model *m, const char *name) {
     return syz_params_find(&m->params, name);
 }
 
+bool syz_model_is_linear(const syz_model *m, int64_t index) {
+    return m->params.items[index].linear;
+}
+
 void syz_model_set_requires_grad(syz_model *m, bool on) {
     for (int64_t i = 0; i < m->params.count; i++)
         if (m->params.items[i].tensor) syz_set_requires_grad(m->params.items[i].tensor, on);
@@ -267,6 +292,10 @@ void syz_model_set_requires_grad(syz_model *m, bool on) {
 
 void syz_model_set_checkpointing(syz_model *m, bool on) {
     m->checkpointing = on;
+}
+
+double syz_model_flops(const syz_model *m) {
+    return syz_meter_read(m->meter);
 }
 
 /* ---- calling ---- */
@@ -342,7 +371,9 @@ syz_status syz_model_call(syz_model *m, const char *name, syz_tensor *const in[]
     syz_tensor *inputs[SYZ_MODEL_MAX_INPUTS] = {0}, *outputs[SYZ_MODEL_MAX_OUTPUTS] = {0};
     SYZ_TRY(take_inputs(m, method, in, nin, inputs));
     SYZ_TRY(syz_scope_push());
+    int meter = syz_meter_swap(m->meter);
     method->run(m, inputs, outputs);
+    syz_meter_swap(meter);
     if (!syz_failed()) {
         int count = count_words(method->outputs);
         *nout = count < capacity ? count : capacity;
