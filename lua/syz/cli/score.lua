@@ -10,7 +10,8 @@ local command = {
   complete = "file",
   flags = {
     { name = "reward", short = "r", value = "REWARD",
-      help = "a CLIP-like reward's folder, or KIND:PATH: hps, pickscore, clip_score, aesthetic:HEAD,TOWER" },
+      help = "a CLIP-like reward's folder, or KIND:PATH: hps, pickscore, clip_score, image_reward, "
+        .. "aesthetic:HEAD,TOWER" },
     { name = "prompt", short = "p", value = "TEXT", many = true,
       help = "what the images should show; several are compared side by side; an aesthetic reward needs none" },
   },

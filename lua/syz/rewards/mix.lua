@@ -11,6 +11,7 @@ local M = {}
 
 ---@class syz.RewardMix
 ---@field parts { name: string, reward: table, weight: fun(): number }[]
+---@field unmixable string|nil   why a part has no CFG form
 local Mix = {}
 Mix.__index = Mix
 
@@ -22,7 +23,7 @@ function M.new(parts)
   if type(parts) ~= "table" or #parts == 0 then
     error("reward_mix takes a list of { reward = ..., weight = ..., name = ... }", 2)
   end
-  local list, taken = {}, {}
+  local list, taken, unmixable = {}, {}, nil
   for i, part in ipairs(parts) do
     local owner = ("reward_mix, entry %d"):format(i)
     fields.check(owner, part, { reward = "table", weight = "number|function", name = "string" })
@@ -30,10 +31,11 @@ function M.new(parts)
     local name = part.name or ("part%d"):format(i)
     if taken[name] then error(("reward_mix: two entries are named %q"):format(name), 2) end
     taken[name] = true
+    unmixable = unmixable or part.reward.unmixable
     list[i] = { name = name, reward = part.reward,
                 weight = fields.setting(part.weight or 1, ("reward_mix: weight of %s"):format(name)) }
   end
-  return setmetatable({ parts = list, last = {} }, Mix)
+  return setmetatable({ parts = list, last = {}, unmixable = unmixable }, Mix)
 end
 
 -- Norm of each sample's gradient, averaged.

@@ -1,6 +1,7 @@
 --- Rewards by one string, as the command line takes them: KIND:PATH, or a folder, which is then CLIP-like.
 --
 --   hps:HPS_v2.1_compressed.pt   pickscore:PickScore_v1   clip_score:clip-vit-large-patch14   aesthetic:HEAD,TOWER
+--   image_reward:ImageReward.pt
 -- Scores are those that were published, also where training takes another scale.
 local core = require "syz.core"
 local fields = require "syz.fields"
@@ -14,6 +15,7 @@ M.kinds = {
   hps = function(path) return require("syz.rewards.hps").load(path) end,
   pickscore = function(path) return require("syz.rewards.pickscore").load(path, { scale = "logit" }) end,
   clip_score = function(path) return require("syz.rewards.clip_score").load(path) end,
+  image_reward = function(path) return require("syz.rewards.image_reward").load(path) end,
   aesthetic = function(path)
     local head, tower = path:match("^([^,]+),([^,]+)$")
     if not head then error(("aesthetic:%s: two paths are needed, aesthetic:HEAD,TOWER"):format(path), 0) end
