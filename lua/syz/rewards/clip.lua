@@ -142,9 +142,8 @@ end
 -- A tokenizer's folder that was named, or the reward's own, or else CLIP's vocabulary as it comes with the program.
 local function open_tokenizer(path, options, config)
   local vocabulary, reader = default(config, "text_config", "vocab_size", 49408), "the reward's text tower"
-  local folder = options.tokenizer or has_tokenizer(path) and path
-  if folder then return text_reader.open(folder, vocabulary, reader) end
-  return text_reader.bundled("clip", vocabulary, reader)
+  local folder = options.tokenizer or has_tokenizer(path) and path or text_reader.bundled("clip")
+  return text_reader.open(folder, vocabulary, reader)
 end
 
 -- Weights of a published size do not tell gelu from quick_gelu: load again with the one that is wanted.
