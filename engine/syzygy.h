@@ -96,6 +96,10 @@ SYZ_API void syz_memory_trim(void);          /* give cached blocks back to the s
 SYZ_API syz_status syz_set_matmul_precision(syz_dtype dtype);
 SYZ_API syz_dtype syz_matmul_precision(void); /* the one in force on this machine */
 
+/* Floating-point operations of matrix products, convolutions and attention since the start, forward and backward, with
+ * what checkpointing repeats: two for each multiply-add. */
+SYZ_API double syz_flops(void);
+
 /* ---- tensors ----------------------------------------------------------------------------------------------------- */
 
 #define SYZ_MAX_DIMS 6
@@ -310,14 +314,18 @@ SYZ_API syz_status syz_model_save(const syz_model *m, const char *folder, syz_dt
 SYZ_API syz_model *syz_model_retain(syz_model *m); /* returns m; NULL stays NULL */
 SYZ_API void syz_model_release(syz_model *m);      /* graphs that its methods recorded stay valid */
 
-SYZ_API const char *syz_model_class(const syz_model *m);  /* "FluxTransformer2DModel"; borrowed, like all names here */
-SYZ_API const char *syz_model_config(const syz_model *m); /* JSON text */
-SYZ_API int64_t syz_model_param_count(const syz_model *m);
+SYZ_API const char *syz_model_class(const syz_model *m);   /* "FluxTransformer2DModel"; borrowed, like all names here */
+SYZ_API const char *syz_model_config(const syz_model *m);  /* JSON text */
+SYZ_API int64_t syz_model_param_count(const syz_model *m); /* tensors */
+SYZ_API int64_t syz_model_numel(const syz_model *m);       /* numbers in them, whether they have values yet or not */
 SYZ_API const char *syz_model_param_name(const syz_model *m, int64_t index);
 SYZ_API syz_tensor *syz_model_param(const syz_model *m, int64_t index);     /* borrowed; NULL before it has values */
 SYZ_API int64_t syz_model_param_find(const syz_model *m, const char *name); /* -1 if absent */
 SYZ_API void syz_model_set_requires_grad(syz_model *m, bool on);            /* every parameter; off at first */
 SYZ_API void syz_model_set_checkpointing(syz_model *m, bool on);            /* recompute blocks in backward */
+
+/* What its methods did so far, and their backward passes, as syz_flops() counts. */
+SYZ_API double syz_model_flops(const syz_model *m);
 
 /* Methods are called by name. Inputs and outputs are named, separated by blanks; an input ending in `?` may be NULL. */
 SYZ_API int syz_model_method_count(const syz_model *m);
@@ -387,6 +395,9 @@ SYZ_API int64_t syz_adamw_count(const syz_adamw *optimizer);
 SYZ_API int64_t syz_adamw_steps(const syz_adamw *optimizer, int64_t index);
 SYZ_API void syz_adamw_set_steps(syz_adamw *optimizer, int64_t index, int64_t steps);
 SYZ_API syz_tensor *syz_adamw_moment(const syz_adamw *optimizer, int64_t index, syz_adamw_moment_kind kind);
+
+/* Multiply every gradient; the mean of n accumulated ones is theirs times 1 / n. */
+SYZ_API syz_status syz_scale_grads(syz_tensor *const params[], int64_t count, double factor);
 
 /* The L2 norm of all gradients together; above `max_norm`, every gradient is scaled by max_norm / (norm + 1e-6). 0
  * only measures. When the norm is not finite it is reported and nothing is scaled: skip that step. */

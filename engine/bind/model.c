@@ -181,6 +181,12 @@ static int model_names(lua_State *L) {
     return 1;
 }
 
+/* m:numel(): how many numbers its parameters hold */
+static int model_numel(lua_State *L) {
+    lua_pushnumber(L, (double)syz_model_numel(check_model(L)));
+    return 1;
+}
+
 static void push_param(lua_State *L, const syz_model *model, int64_t k) {
     syz_tensor *t = param_at(model, k);
     if (!t) luaL_error(L, "parameter \"%s\" has no values yet: call :init(seed)", syz_model_param_name(model, k));
@@ -227,6 +233,12 @@ static int model_zero_grad(lua_State *L) {
         if (t) bind_try(L, syz_set_grad(t, NULL));
     }
     return return_self(L);
+}
+
+/* m:flops(): floating-point operations of its methods and their backward passes so far */
+static int model_flops(lua_State *L) {
+    lua_pushnumber(L, syz_model_flops(check_model(L)));
+    return 1;
 }
 
 /* ---- making and saving ---- */
@@ -325,11 +337,13 @@ static const luaL_Reg methods[] = {
     {"config", model_config},
     {"methods", model_methods},
     {"names", model_names},
+    {"numel", model_numel},
     {"parameters", model_parameters},
     {"param", model_param},
     {"requires_grad", model_requires_grad},
     {"checkpointing", model_checkpointing},
     {"zero_grad", model_zero_grad},
+    {"flops", model_flops},
     {"init", model_init},
     {"save", model_save},
     {NULL, NULL},

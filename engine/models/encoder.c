@@ -11,12 +11,6 @@ syz_tensor *syz_as_f32(syz_tensor *x) {
     return x && x->dtype != SYZ_F32 ? syz_cast(x, SYZ_F32) : x;
 }
 
-syz_tensor *syz_embed_tokens(syz_tensor *table, syz_tensor *ids) {
-    if (!table || table->dtype == SYZ_F32) return syz_embedding(table, ids);
-    syz_tensor *rows = syz_index_select(table, 0, syz_reshape(ids, SYZ_SHAPE(-1)));
-    return syz_as_f32(syz_reshape(rows, SYZ_SHAPE(ids->shape.dim[0], ids->shape.dim[1], table->shape.dim[1])));
-}
-
 /* ---- configuration ---- */
 
 static void read_activation(syz_encoder *e, const syz_json *config, const char *missing) {

@@ -24,8 +24,6 @@ syz_path syz_join(const char *prefix, const char *name);
 
 /* x in f32: activations stay there, whatever dtype the weights are stored in. */
 syz_tensor *syz_as_f32(syz_tensor *x);
-/* Rows of a table [V,C], ids i64 [B,T] -> f32 [B,T,C]; of a table in half precision only those rows are converted. */
-syz_tensor *syz_embed_tokens(syz_tensor *table, syz_tensor *ids);
 
 /* Read hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, layer_norm_eps and hidden_act. `name`
  * and `causal` stay as they are. */

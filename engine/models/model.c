@@ -2,6 +2,7 @@
 #include "models/model.h"
 
 #include "core/alloc.h"
+#include "core/flops.h"
 #include "io/file.h"
 
 #include <stdlib.h>
@@ -56,6 +57,7 @@ static const syz_model_class_info *find_class(const syz_json *config) {
 
 static void destroy(syz_model *m) {
     syz_params_free(&m->params);
+    syz_meter_return(m->meter);
     json_decref(m->config);
     free(m->config_text);
     free(m->settings);
@@ -78,6 +80,7 @@ static syz_model *build(const syz_json *config) {
     syz_model *m = syz_alloc(1, sizeof *m);
     if (!m) return NULL;
     m->refs = 1;
+    m->meter = syz_meter_take();
     m->class = class;
     m->config = json_incref(config->object);
     m->config_text = json_dumps(config->object, JSON_INDENT(2) | JSON_SORT_KEYS);
@@ -248,6 +251,13 @@ int64_t syz_model_param_count(const syz_model *m) {
     return m->params.count;
 }
 
+int64_t syz_model_numel(const syz_model *m) {
+    int64_t total = 0;
+    for (int64_t i = 0; i < m->params.count; i++)
+        total += syz_shape_numel(m->params.items[i].shape);
+    return total;
+}
+
 const char *syz_model_param_name(const syz_model *m, int64_t index) {
     return m->params.items[index].name;
 }
@@ -271,6 +281,10 @@ void syz_model_set_requires_grad(syz_model *m, bool on) {
 
 void syz_model_set_checkpointing(syz_model *m, bool on) {
     m->checkpointing = on;
+}
+
+double syz_model_flops(const syz_model *m) {
+    return syz_meter_read(m->meter);
 }
 
 /* ---- calling ---- */
@@ -346,7 +360,9 @@ syz_status syz_model_call(syz_model *m, const char *name, syz_tensor *const in[]
     syz_tensor *inputs[SYZ_MODEL_MAX_INPUTS] = {0}, *outputs[SYZ_MODEL_MAX_OUTPUTS] = {0};
     SYZ_TRY(take_inputs(m, method, in, nin, inputs));
     SYZ_TRY(syz_scope_push());
+    int meter = syz_meter_swap(m->meter);
     method->run(m, inputs, outputs);
+    syz_meter_swap(meter);
     if (!syz_failed()) {
         int count = count_words(method->outputs);
         *nout = count < capacity ? count : capacity;

@@ -38,6 +38,7 @@ struct syz_model {
     syz_params params;
     void *settings;
     bool checkpointing;
+    int meter; /* counts its floating-point operations (core/flops.h) */
 };
 
 /* An integer of the configuration, refused outside low..high. */

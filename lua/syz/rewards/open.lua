@@ -2,6 +2,7 @@
 --
 --   hps:HPS_v2.1_compressed.pt   pickscore:PickScore_v1   clip_score:clip-vit-large-patch14   aesthetic:HEAD,TOWER
 --   image_reward:ImageReward.pt
+-- Scores are those that were published, also where training takes another scale.
 local core = require "syz.core"
 local fields = require "syz.fields"
 
@@ -12,7 +13,7 @@ local M = {}
 M.kinds = {
   clip = function(path) return require("syz.rewards.clip").load(path) end,
   hps = function(path) return require("syz.rewards.hps").load(path) end,
-  pickscore = function(path) return require("syz.rewards.pickscore").load(path) end,
+  pickscore = function(path) return require("syz.rewards.pickscore").load(path, { scale = "logit" }) end,
   clip_score = function(path) return require("syz.rewards.clip_score").load(path) end,
   image_reward = function(path) return require("syz.rewards.image_reward").load(path) end,
   aesthetic = function(path)
