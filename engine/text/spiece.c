@@ -71,7 +71,7 @@ static float as_float(const field *f) {
 
 /* ---- the model --------------------------------------------------------------------------------------------------- */
 
-enum { UNIGRAM = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4 };
+enum { UNIGRAM = 1, CONTROL = 3, USER_DEFINED = 4 };
 
 typedef struct {
     syz_folder *folder;
@@ -88,14 +88,19 @@ static syz_status damaged(const syz_folder *folder) {
 static syz_status read_piece(reader *r, message m) {
     syz_tokenizer *tok = r->folder->tok;
     field f, text = {0};
+    uint64_t type = 0;
     float score = 0;
     while (next_field(&m, &f)) {
         if (f.number == 1 && f.wire == 2) text = f;
         if (f.number == 2 && f.wire == 5) score = as_float(&f);
+        if (f.number == 3) type = f.value;
     }
     if (m.broken || !(score > -1e30f && score < 1e30f)) return damaged(r->folder);
-    tok->unigram.score[tok->size] = (double)score;
-    return syz_folder_token(r->folder, tok->size, text.bytes ? (const char *)text.bytes : "", text.size, FILE_NAME);
+    int32_t id = tok->size;
+    tok->unigram.score[id] = (double)score;
+    SYZ_TRY(syz_folder_token(r->folder, id, text.bytes ? (const char *)text.bytes : "", text.size, FILE_NAME));
+    if ((type != CONTROL && type != USER_DEFINED) || !*tok->token[id]) return SYZ_OK;
+    return syz_folder_list(tok, (syz_added){.text = tok->token[id], .id = id, .special = type == CONTROL});
 }
 
 static syz_status read_trainer(reader *r, message m) {
