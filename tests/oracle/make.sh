@@ -10,7 +10,7 @@ if [ $# -eq 0 ] && [ ! -x "$python" ]; then
     "$python" -m pip install --quiet -r "$here/requirements.txt"
 fi
 export PYTHONDONTWRITEBYTECODE=1
-for script in flux vae layouts clip clip_layout siglip aesthetic preprocess ops tokenizer pipeline; do
+for script in flux vae layouts keys clip clip_layout siglip aesthetic preprocess ops tokenizer pipeline; do
     "$python" "$here/$script.py"
 done
 # ImageReward's classes do not import with current transformers.
