@@ -227,8 +227,9 @@ SYZ_API syz_status syz_image_save(const char *path, const syz_tensor *image);
 /* PNG with quality 0, JPEG with 1 to 100; the caller frees *data with free(). */
 SYZ_API syz_status syz_image_encode(uint8_t **data, size_t *size, const syz_tensor *image, int jpeg_quality);
 
-/* Weight files: a `.safetensors` file, or a `.safetensors.index.json` that lists the shards beside it. The files are
- * mapped, not read: what is never asked for costs nothing, and a file must not be truncated while it is open. */
+/* Weight files: `.safetensors`; what torch.save wrote (.pt, .pth, .bin, .ckpt), of which nothing is executed; or an
+ * .index.json of either that lists the shards beside it. The content tells the format. The files are mapped, not read:
+ * what is never asked for costs nothing, and a file must not be truncated while it is open. docs/design/weights.md */
 typedef struct syz_weights syz_weights;
 
 typedef struct {
@@ -298,19 +299,26 @@ typedef struct syz_model syz_model;
 /* A model whose parameters have names and shapes but no values: follow with syz_model_init(). The caller releases. */
 SYZ_API syz_status syz_model_create(syz_model **m, const char *config_text);
 /* From a folder with config.json and diffusion_pytorch_model.safetensors or model.safetensors (or the .index.json of
- * shards), or from a weights file with a config.json beside it or of a layout that tells its configuration
- * (flux1-dev.safetensors). Every parameter must be there once, with its shape, and nothing else, under our names or
- * those of a layout that the class knows. Values become f32. */
+ * shards, or PyTorch's .bin where there is neither), or from a weights file with a config.json beside it or of a layout
+ * that tells its configuration (flux1-dev.safetensors). Every parameter must be there once, with its shape, and nothing
+ * else, under our names or those of a layout that the class knows. Values become f32. */
 SYZ_API syz_status syz_model_load(syz_model **m, const char *path);
 /* The same, but values keep the stored dtype and share the file's memory: for large frozen models. */
 SYZ_API syz_status syz_model_load_stored(syz_model **m, const char *path);
 /* Either, with a configuration of the caller's (NULL: as above). */
 SYZ_API syz_status syz_model_load_as(syz_model **m, const char *path, const char *config_text, bool stored);
+/* Give a model that was loaded as stored f32 values of its own, as training needs them. Its parameters are new tensors
+ * then, unless they were such already. */
+SYZ_API syz_status syz_model_to_f32(syz_model *m);
 /* Draw starting values; the same seed gives the same values, whatever else the process did. */
 SYZ_API syz_status syz_model_init(syz_model *m, uint64_t seed);
-/* Write config.json and the weights, converted to `dtype`, under the name the architecture's library uses. Each file is
- * replaced whole or not at all. */
+/* Write config.json and the weights, converted to `dtype`, under the name the architecture's library uses: one file, or
+ * above `max_shard_bytes` shards NAME-00001-of-00003.safetensors and their index, as diffusers and transformers have
+ * them. Either all of it takes the place of what was saved there before, or nothing. */
+#define SYZ_MAX_SHARD_BYTES ((uint64_t)10000000000) /* diffusers' "10GB" */
 SYZ_API syz_status syz_model_save(const syz_model *m, const char *folder, syz_dtype dtype);
+SYZ_API syz_status syz_model_save_sharded(const syz_model *m, const char *folder, syz_dtype dtype,
+                                          uint64_t max_shard_bytes);
 SYZ_API syz_model *syz_model_retain(syz_model *m); /* returns m; NULL stays NULL */
 SYZ_API void syz_model_release(syz_model *m);      /* graphs that its methods recorded stay valid */
 
@@ -321,6 +329,7 @@ SYZ_API int64_t syz_model_numel(const syz_model *m);       /* numbers in them, w
 SYZ_API const char *syz_model_param_name(const syz_model *m, int64_t index);
 SYZ_API syz_tensor *syz_model_param(const syz_model *m, int64_t index);     /* borrowed; NULL before it has values */
 SYZ_API int64_t syz_model_param_find(const syz_model *m, const char *name); /* -1 if absent */
+SYZ_API bool syz_model_is_linear(const syz_model *m, int64_t index);        /* the weight of a linear layer */
 SYZ_API void syz_model_set_requires_grad(syz_model *m, bool on);            /* every parameter; off at first */
 SYZ_API void syz_model_set_checkpointing(syz_model *m, bool on);            /* recompute blocks in backward */
 
@@ -336,6 +345,41 @@ SYZ_API const char *syz_model_method_outputs(const syz_model *m, int method);
  * their number. Shapes are described in models/<architecture>.c. */
 SYZ_API syz_status syz_model_call(syz_model *m, const char *method, syz_tensor *const in[], int nin, syz_tensor *out[],
                                   int capacity, int *nout);
+
+/* ---- LoRA -------------------------------------------------------------------------------------------------------- */
+
+/* Low-rank adapters on the linear layers of a model, as PEFT defines them: such a layer computes W x + b + scale * B A
+ * x with A [rank,in] and B [out,rank] in f32. The model's own parameters, which may be stored in half precision, stop
+ * requiring gradients, the adapters' begin to. A model has one set of adapters at a time.
+ *
+ * config_text is JSON with the keys of PEFT's LoraConfig: r, lora_alpha (both 8 unless given), target_modules (a list
+ * of layers' names or of their ends, or "all-linear"), rank_pattern, alpha_pattern, use_rslora, and init_lora_weights
+ * (true, or "gaussian"). B starts at zero, A at random numbers of `seed`. SYZ_ENOTFOUND for a target that names no
+ * layer; SYZ_EINVAL for a rank above a layer's size. */
+SYZ_API syz_status syz_lora_attach(syz_model *m, const char *config_text, uint64_t seed);
+/* Attach what a file holds, or a folder with pytorch_lora_weights.safetensors (diffusers) or adapter_model.safetensors
+ * and adapter_config.json (PEFT). `component` is the model's name in its pipeline ("transformer"), with which diffusers
+ * begins its names; NULL if it has none. SYZ_EFORMAT names the key that does not fit the model. */
+SYZ_API syz_status syz_lora_load(syz_model *m, const char *path, const char *component);
+/* Give attached adapters the values of such a file, which must hold the same layers, ranks and scales. */
+SYZ_API syz_status syz_lora_assign(syz_model *m, const char *path, const char *component);
+/* In f32, in the layout of diffusers with a component, in that of PEFT without. Files are replaced whole or not. */
+SYZ_API syz_status syz_lora_save(const syz_model *m, const char *folder, const char *component);
+/* Two parameters per layer, 0 without adapters; "<layer>.lora_A.weight"; everything borrowed until they are removed. */
+SYZ_API int64_t syz_lora_count(const syz_model *m);
+SYZ_API const char *syz_lora_param_name(const syz_model *m, int64_t index);
+SYZ_API syz_tensor *syz_lora_param(const syz_model *m, int64_t index);
+SYZ_API const char *syz_lora_config(const syz_model *m); /* JSON text, NULL without adapters */
+/* Switched off, the model computes as if it had none. */
+SYZ_API void syz_lora_set_enabled(syz_model *m, bool on);
+SYZ_API bool syz_lora_enabled(const syz_model *m);
+SYZ_API void syz_lora_set_strength(syz_model *m, double strength); /* multiplies every scale; 1 at first; not saved */
+/* Replace each adapted weight W by W + scale * B A, computed in f32 and kept in W's dtype. The originals are kept, so
+ * that unmerging gives back the same bits. */
+SYZ_API syz_status syz_lora_merge(syz_model *m);
+SYZ_API syz_status syz_lora_unmerge(syz_model *m);
+/* Without adapters the model is what it was before, or, when they were merged, stays what it is. */
+SYZ_API void syz_lora_remove(syz_model *m);
 
 /* ---- tokenizers -------------------------------------------------------------------------------------------------- */
 

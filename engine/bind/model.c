@@ -8,8 +8,12 @@ static const bind_type model_type = {"model"};
 
 enum { MAX_TENSORS = 16 };
 
+syz_model *bind_check_model(lua_State *L, int index) {
+    return *(syz_model **)bind_check(L, index, &model_type);
+}
+
 static syz_model *check_model(lua_State *L) {
-    return *(syz_model **)bind_check(L, 1, &model_type);
+    return bind_check_model(L, 1);
 }
 
 static int model_free(lua_State *L) {
@@ -312,20 +316,33 @@ static int model_init(lua_State *L) {
     return return_self(L);
 }
 
+static syz_status run_to_f32(void *model) {
+    return syz_model_to_f32(model);
+}
+
+/* m:to_f32(): parameters that were loaded as stored become f32 tensors of their own, to be trained */
+static int model_to_f32(lua_State *L) {
+    bind_try(L, bind_run(run_to_f32, check_model(L)));
+    return return_self(L);
+}
+
 typedef struct {
     const syz_model *model;
     const char *folder;
     syz_dtype dtype;
+    uint64_t max_shard_bytes;
 } saving;
 
 static syz_status run_save(void *context) {
     const saving *s = context;
-    return syz_model_save(s->model, s->folder, s->dtype);
+    return syz_model_save_sharded(s->model, s->folder, s->dtype, s->max_shard_bytes);
 }
 
-/* m:save(folder [, dtype]): config.json and the weights, f32 unless told */
+/* m:save(folder [, dtype [, max_shard_bytes]]): config.json and the weights, f32 unless told, in shards above 10 GB */
 static int model_save(lua_State *L) {
-    saving s = {check_model(L), luaL_checkstring(L, 2), bind_opt_dtype(L, 3, SYZ_F32)};
+    int64_t most = bind_opt_integer(L, 4, SYZ_MAX_SHARD_BYTES);
+    if (most < 1) return luaL_argerror(L, 4, "a shard's bytes, at least 1, expected");
+    saving s = {check_model(L), luaL_checkstring(L, 2), bind_opt_dtype(L, 3, SYZ_F32), (uint64_t)most};
     bind_try(L, bind_run(run_save, &s));
     return return_self(L);
 }
@@ -345,6 +362,7 @@ static const luaL_Reg methods[] = {
     {"zero_grad", model_zero_grad},
     {"flops", model_flops},
     {"init", model_init},
+    {"to_f32", model_to_f32},
     {"save", model_save},
     {NULL, NULL},
 };
@@ -357,6 +375,7 @@ static const luaL_Reg functions[] = {
 void bind_open_model(lua_State *L) {
     bind_new_type(L, &model_type, methods, meta);
     lua_getfield(L, -1, "__index");
+    luaL_register(L, NULL, bind_lora_methods);
     lua_pushcclosure(L, model_index, 1);
     lua_setfield(L, -2, "__index");
     lua_pop(L, 1);

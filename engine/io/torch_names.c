@@ -69,6 +69,9 @@ static syz_status enter(walk *w, const char *part, size_t length) {
         return syz_fail(SYZ_EFORMAT, "%s: tensor \"%.40s...\": name longer than %d bytes", w->names->path,
                         w->length ? w->text : part, SYZ_WEIGHTS_MAX_NAME);
     }
+    if (memchr(part, '\0', length)) {
+        return syz_fail(SYZ_EFORMAT, "%s: tensor \"%s...\": a zero byte in the name", w->names->path, w->text);
+    }
     if (dot) w->text[w->length++] = '.';
     memcpy(w->text + w->length, part, length);
     w->length += length;

@@ -225,12 +225,12 @@ static syz_status extend(machine *m, const value *items, size_t count, syz_pickl
         return syz_pickle_refuse(m, "adds to a %s", syz_pickle_kind_name(&target));
     }
     if (kind == SYZ_PICKLE_DICT && count % 2) return syz_pickle_refuse(m, "has a key without a value");
-    for (size_t i = 0; i < count && target.kind == kind; i++)
+    for (size_t i = 0; i < count && target.kind != SYZ_PICKLE_INERT; i++)
         SYZ_TRY(syz_pickle_append(m, target.as.object, items[i]));
     return push(m, target);
 }
 
-/* n items, or those above the mark, for a list, a dictionary or, under n = -1, a set. */
+/* n items, or with n = 0 those above the mark, for a list, a dictionary or a set, which is inert. */
 static syz_status add_items(machine *m, int n, syz_pickle_kind kind) {
     const value *items;
     size_t count = (size_t)n;

@@ -245,7 +245,7 @@ static void run_double(syz_model *m, int64_t index, syz_tensor *x[2], syz_tensor
     for (int n = TEXT; n <= IMAGE; n++)
         in[2 + n] = syz_apply_linear(m, syz_pathf("%s.%s.linear", path.text, streams[n].norm).text, emb);
     if (syz_failed()) return;
-    if (m->checkpointing && syz_grad_enabled()) {
+    if (syz_is_checkpointing(m)) {
         int64_t text = x[TEXT]->shape.dim[1], image = x[IMAGE]->shape.dim[1];
         syz_tensor *joined = syz_checkpoint_block(m, double_segment, index, in, 6);
         x[TEXT] = syz_narrow(joined, 1, 0, text);

@@ -56,6 +56,7 @@ static const syz_model_class_info *find_class(const syz_json *config) {
 /* ---- life ---- */
 
 static void destroy(syz_model *m) {
+    syz_lora_free(m->lora);
     syz_params_free(&m->params);
     syz_meter_return(m->meter);
     json_decref(m->config);
@@ -221,20 +222,26 @@ syz_status syz_model_load_stored(syz_model **m, const char *path) {
     return syz_model_load_as(m, path, NULL, true);
 }
 
+syz_status syz_model_to_f32(syz_model *m) {
+    return syz_params_to_f32(&m->params);
+}
+
 syz_status syz_model_init(syz_model *m, uint64_t seed) {
     return syz_params_init(&m->params, seed);
 }
 
-syz_status syz_model_save(const syz_model *m, const char *folder, syz_dtype dtype) {
+syz_status syz_model_save_sharded(const syz_model *m, const char *folder, syz_dtype dtype, uint64_t max_shard_bytes) {
     if (syz_failed()) return syz_error_status();
     SYZ_TRY(syz_make_folders(folder));
-    char *weights = syz_format("%s/%s.safetensors", folder, m->class->weights);
-    char *config = weights ? syz_format("%s/config.json", folder) : NULL;
-    syz_status status = config ? syz_params_save(&m->params, weights, dtype) : syz_error_status();
-    if (status == SYZ_OK) status = syz_file_write(config, m->config_text, strlen(m->config_text));
-    free(weights);
+    SYZ_TRY(syz_params_save(&m->params, folder, m->class->weights, dtype, max_shard_bytes));
+    char *config = syz_format("%s/config.json", folder);
+    if (config) syz_file_write(config, m->config_text, strlen(m->config_text));
     free(config);
-    return status;
+    return syz_error_status();
+}
+
+syz_status syz_model_save(const syz_model *m, const char *folder, syz_dtype dtype) {
+    return syz_model_save_sharded(m, folder, dtype, SYZ_MAX_SHARD_BYTES);
 }
 
 /* ---- what a model is ---- */
@@ -272,6 +279,10 @@ syz_tensor *syz_model_param(const syz_model *m, int64_t index) {
 
 int64_t syz_model_param_find(const syz_model *m, const char *name) {
     return syz_params_find(&m->params, name);
+}
+
+bool syz_model_is_linear(const syz_model *m, int64_t index) {
+    return m->params.items[index].linear;
 }
 
 void syz_model_set_requires_grad(syz_model *m, bool on) {

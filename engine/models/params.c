@@ -148,32 +148,26 @@ syz_status syz_params_load(syz_params *params, const syz_weights *weights, const
     return status;
 }
 
-static syz_status write_all(const syz_params *params, const char *path, syz_dtype dtype, const char **names,
-                            syz_tensor **tensors) {
-    static const char *const metadata[][2] = {{"format", "pt"}};
-    for (int64_t i = 0; i < params->count; i++) {
-        const syz_param *param = &params->items[i];
-        if (!param->tensor)
-            return syz_fail(SYZ_EINVAL, "%s: \"%s\" has no values yet: initialise or load the model", path,
-                            param->name);
-        names[i] = param->name;
-        tensors[i] = param->tensor->dtype == dtype ? param->tensor : syz_cast(param->tensor, dtype);
-        if (!tensors[i]) return syz_error_status();
-    }
-    return syz_weights_save(path, names, tensors, params->count, metadata, 1);
+/* The values of a parameter that is half precision or lies in a mapped file, as f32 of its own. */
+static syz_status to_f32(syz_param *param) {
+    syz_tensor *t = param->tensor;
+    if (!t || (t->dtype == SYZ_F32 && !t->storage->release)) return SYZ_OK;
+    syz_tensor *values = t->dtype == SYZ_F32 ? syz_copy(t) : syz_cast(t, SYZ_F32);
+    if (!values) return syz_error_status();
+    syz_set_requires_grad(values, t->requires_grad);
+    syz_release(t);
+    param->tensor = NULL;
+    return set_values(param, values);
 }
 
-syz_status syz_params_save(const syz_params *params, const char *path, syz_dtype dtype) {
-    if (!syz_is_float(dtype))
-        return syz_fail(SYZ_EDTYPE, "%s: weights cannot be saved as %s", path, syz_dtype_name(dtype));
-    SYZ_TRY(syz_scope_push());
+syz_status syz_params_to_f32(syz_params *params) {
+    syz_status status = syz_error_status();
     syz_no_grad_push();
-    const char **names = syz_alloc((size_t)params->count, sizeof *names);
-    syz_tensor **tensors = names ? syz_alloc((size_t)params->count, sizeof *tensors) : NULL;
-    syz_status status = tensors ? write_all(params, path, dtype, names, tensors) : syz_error_status();
-    free(names);
-    free(tensors);
+    for (int64_t i = 0; i < params->count && status == SYZ_OK; i++) {
+        if ((status = syz_scope_push()) != SYZ_OK) break;
+        status = to_f32(&params->items[i]);
+        syz_scope_pop();
+    }
     syz_no_grad_pop();
-    syz_scope_pop();
     return status;
 }

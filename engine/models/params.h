@@ -18,6 +18,7 @@ typedef struct {
     syz_shape shape;
     syz_init init;
     syz_tensor *tensor; /* NULL until allocated, initialised or loaded */
+    bool linear;        /* the weight of a linear layer: an adapter may be attached */
 } syz_param;
 
 typedef struct {
@@ -48,6 +49,11 @@ struct syz_source; /* models/layout.h */
 /* Load every parameter from where syz_layout_resolve() found it. Values become f32, unless `keep`: then they stay as
  * stored, sharing the file's memory where their order there is ours. */
 syz_status syz_params_load(syz_params *params, const syz_weights *weights, const struct syz_source *sources, bool keep);
-syz_status syz_params_save(const syz_params *params, const char *path, syz_dtype dtype);
+/* Make of parameters that were loaded as stored what syz_params_load() makes without `keep`. */
+syz_status syz_params_to_f32(syz_params *params);
+/* Write folder/name.safetensors with every parameter as `dtype`, or, when there are more bytes than `max_shard_bytes`,
+ * shards and their index. What an earlier save left under other names goes. See save.c. */
+syz_status syz_params_save(const syz_params *params, const char *folder, const char *name, syz_dtype dtype,
+                           uint64_t max_shard_bytes);
 
 #endif

@@ -21,6 +21,7 @@ local syz = {
   -- building blocks
   model = core.model, tokenizer = core.tokenizer, data = data, prompts = data.prompts, nn = nn, optim = optim,
   adamw = optim.adamw, sampler = require "syz.sampler", loss = require "syz.loss", rank = require "syz.rank",
+  lora = require "syz.lora",
   -- experiments
   options = recipe.options, train = require("syz.trainer").experiment, fit = require("syz.fit").experiment,
   eval = require "syz.eval", words = require "syz.words", preferences = require "syz.preferences",

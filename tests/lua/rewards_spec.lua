@@ -62,6 +62,59 @@ local function near(expected, tensor, tolerance)
   for i, value in ipairs(expected) do assert.near(value, found[i], tolerance * peak) end
 end
 
+-- A model of a published configuration, with one layer in each tower and random weights in f16.
+local function published(config, folder)
+  core.scope(function()
+    local model = core.model.create(config)
+    model:init(5)
+    model:save(folder, "f16")
+  end)
+  return folder
+end
+
+describe("published sizes, one layer deep,", function()
+  teardown(support.clean)
+
+  it("HPSv2.1's file tells its configuration", function()
+    local tokenizer = core.tokenizer(TOKENIZER)
+    local config = { architectures = core.array { "CLIPModel" }, projection_dim = 1024,
+      text_config = { hidden_size = 1024, intermediate_size = 4096, num_hidden_layers = 1, num_attention_heads = 16,
+                      hidden_act = "gelu", vocab_size = tokenizer:size(), eos_token_id = 2 },
+      vision_config = { hidden_size = 1280, intermediate_size = 5120, num_hidden_layers = 1, num_attention_heads = 16,
+                        hidden_act = "gelu", patch_size = 14 } }
+    local folder, file = published(config, support.folder()), support.folder() .. "/HPS_v2.1_compressed.safetensors"
+    core.scope(function()
+      core.safetensors.write(file, open_clip_tensors(core.model.load_stored(folder)))
+    end)
+    local images, texts = pictures(30, 40):requires_grad(true), { "red circle", "a photo of a cat" }
+    local reward = hps.load(file, { tokenizer = TOKENIZER })
+    assert.equal(224, reward.config.vision_config.image_size)
+    local scores = reward:score(images, texts)
+    near(hps.load(folder, { tokenizer = TOKENIZER }):score(images, texts), scores, 1e-6)
+    scores:sum():backward()
+    assert.is_true(largest(images:grad()) > 0)
+  end)
+
+  it("Aesthetic Predictor V2.5 stands on SigLIP so400m", function()
+    local config = core.json.decode(core.file.read("lua/syz/published/siglip-so400m.json"))
+    config.vision_config.num_hidden_layers = 1
+    local folder, head, width = published(config, support.folder()), support.folder() .. "/head.safetensors", 1152
+    local tensors, generator = {}, core.generator(2)
+    for i, outputs in ipairs { 1024, 128, 64, 16, 1 } do
+      local name = ("scoring_head.%d."):format(2 * (i - 1))
+      tensors[name .. "weight"] = (generator:randn({ outputs, width }) / math.sqrt(width)):to("bf16")
+      tensors[name .. "bias"] = generator:randn({ outputs }):to("bf16")
+      width = outputs
+    end
+    core.safetensors.write(head, tensors)
+    local images = pictures(48, 64):slice(0, 0, 1):copy():requires_grad(true)
+    local reward = aesthetic.load(head, folder)
+    assert.equal(384, reward.size)
+    reward:score(images):sum():backward()
+    assert.is_true(largest(images:grad()) > 0)
+  end)
+end)
+
 describe("CLIP-like rewards", function()
   local folder, file, config, texts = nil, nil, nil, { "red circle", "a photo of a cat" }
 
@@ -138,7 +191,8 @@ describe("CLIP-like rewards", function()
       assert.matches(pattern, message)
       assert.is_nil(tostring(message):find("\n", 1, true))
     end
-    fails("syz.reward.hps needs the name of a folder or weights file, not a nil", hps.load)
+    fails("^tests/lua/rewards_spec.lua:%d+: syz.reward.hps needs the name of a folder or weights file, not a nil",
+      function() return (hps.load()) end)
     fails("nowhere: no such folder", hps.load, "nowhere")
     fails('holds a SiglipVisionModel; syz.reward.hps is a CLIPModel', hps.load, TOWERS.siglip)
     fails('preprocess must be "crop" or "processor", not "pad"', pickscore.load, folder, { preprocess = "pad" })
@@ -207,6 +261,22 @@ describe("aesthetic predictors", function()
     local wanted = words:score(images, texts) + 0.5 * beauty:score(images)
     near(wanted, mixed:score(images, texts), 1e-6)
     near(wanted, mixed:pair(mixed:image(images), texts), 1e-6)
+  end)
+
+  it("train by a score, and not by control words", function()
+    local methods = require "tests.lua.methods_support"
+    local reward = aesthetic.load(HEADS .. "v2.5.pth", TOWERS.siglip)
+    for _, name in ipairs { "refl", "draft", "grpo" } do
+      local pipe = methods.pipeline(3)
+      local options = { pipeline = pipe, reward = reward }
+      if name == "grpo" then options.group, options.kl, options.form = 2, 0, "dance" end
+      local stats = methods.step(require("syz.methods." .. name).new(options))
+      assert.equal(stats.reward, stats.reward) -- a number
+      assert.is_true(methods.gradient_norm(pipe) > 0, name)
+    end
+    local srpo = require("syz.methods.srpo").new { pipeline = methods.pipeline(3), reward = reward,
+      control = { positive = { "real" }, negative = { "flat" } } }
+    assert.error_matches(function() methods.step(srpo) end, "an aesthetic predictor reads no text")
   end)
 
   it("score files from the command line", function()

@@ -142,9 +142,8 @@ end
 -- A tokenizer's folder that was named, or the reward's own, or else CLIP's vocabulary as it comes with the program.
 local function open_tokenizer(path, options, config)
   local vocabulary, reader = default(config, "text_config", "vocab_size", 49408), "the reward's text tower"
-  local folder = options.tokenizer or has_tokenizer(path) and path
-  if folder then return text_reader.open(folder, vocabulary, reader) end
-  return text_reader.bundled("clip", vocabulary, reader)
+  local folder = options.tokenizer or has_tokenizer(path) and path or text_reader.bundled("clip")
+  return text_reader.open(folder, vocabulary, reader)
 end
 
 -- Weights of a published size do not tell gelu from quick_gelu: load again with the one that is wanted.
@@ -197,7 +196,8 @@ function M.open(owner, path, options, defaults)
   fields.check(owner, options, M.fields, 3)
   check_path(owner, path, false, 3)
   local model = with_activation(core.model.load_stored, path, options.activation, owner, 3)
-  return M.new(owner, model, path, options, defaults, 3)
+  local reward = M.new(owner, model, path, options, defaults, 3)
+  return reward -- no tail call: errors count the levels up to the recipe
 end
 
 --- A reward of a loaded model.
@@ -234,7 +234,8 @@ function M.load(folder, options)
   check_path("syz.reward.clip", folder, true, 2)
   local model = with_activation(core.model.load, folder, options.activation, "syz.reward.clip", 2)
   local defaults = { scale = options.logit_scale and "srpo" or 1, preprocess = { "crop", "pad", "processor" } }
-  return M.new("syz.reward.clip", model, folder, options, defaults, 2)
+  local reward = M.new("syz.reward.clip", model, folder, options, defaults, 2)
+  return reward
 end
 
 return M
