@@ -317,16 +317,17 @@ describe("ImageReward's errors", function()
     support.write(folder, "med_config.json", core.json.encode(config { num_hidden_layers = 3 }))
     refused("blip.text_encoder.encoder.layer.2", folder, { tokenizer = TOKENIZER })
     support.write(folder, "med_config.json", core.json.encode(config { hidden_size = 32 }))
-    refused("the configuration expects [768,32]", folder, { tokenizer = TOKENIZER })
+    refused("the configuration expects [21,32]", folder, { tokenizer = TOKENIZER })
   end)
 
   it("name a truncated file", function()
-    local folder = published()
-    local path = folder .. "/ImageReward.safetensors"
-    local bytes = core.file.read(path)
-    for _, length in ipairs { 0, 7, 100, #bytes - 1 } do
-      support.write(folder, "ImageReward.safetensors", bytes:sub(1, length))
-      refused(path, folder, { tokenizer = TOKENIZER })
+    for from, name in pairs { [published()] = "ImageReward.safetensors", [PUBLISHED] = "ImageReward.pt" } do
+      local folder, bytes = support.folder(), core.file.read(from .. "/" .. name)
+      core.file.write(folder .. "/med_config.json", core.file.read(from .. "/med_config.json"))
+      for _, length in ipairs { 0, 7, 100, math.floor(#bytes / 2), #bytes - 1 } do
+        support.write(folder, name, bytes:sub(1, length))
+        refused(folder .. "/" .. name, folder, { tokenizer = TOKENIZER })
+      end
     end
   end)
 end)
