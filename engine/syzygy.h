@@ -227,8 +227,9 @@ SYZ_API syz_status syz_image_save(const char *path, const syz_tensor *image);
 /* PNG with quality 0, JPEG with 1 to 100; the caller frees *data with free(). */
 SYZ_API syz_status syz_image_encode(uint8_t **data, size_t *size, const syz_tensor *image, int jpeg_quality);
 
-/* Weight files: a `.safetensors` file, or a `.safetensors.index.json` that lists the shards beside it. The files are
- * mapped, not read: what is never asked for costs nothing, and a file must not be truncated while it is open. */
+/* Weight files: `.safetensors`; what torch.save wrote (.pt, .pth, .bin, .ckpt), of which nothing is executed; or an
+ * .index.json of either that lists the shards beside it. The content tells the format. The files are mapped, not read:
+ * what is never asked for costs nothing, and a file must not be truncated while it is open. docs/design/weights.md */
 typedef struct syz_weights syz_weights;
 
 typedef struct {
@@ -298,15 +299,26 @@ typedef struct syz_model syz_model;
 /* A model whose parameters have names and shapes but no values: follow with syz_model_init(). The caller releases. */
 SYZ_API syz_status syz_model_create(syz_model **m, const char *config_text);
 /* From a folder with config.json and diffusion_pytorch_model.safetensors or model.safetensors (or the .index.json of
- * shards). Every parameter must be there once, with its shape, and nothing else. Values become f32. */
-SYZ_API syz_status syz_model_load(syz_model **m, const char *folder);
+ * shards, or PyTorch's .bin where there is neither), or from a weights file with a config.json beside it or of a layout
+ * that tells its configuration (flux1-dev.safetensors). Every parameter must be there once, with its shape, and nothing
+ * else, under our names or those of a layout that the class knows. Values become f32. */
+SYZ_API syz_status syz_model_load(syz_model **m, const char *path);
 /* The same, but values keep the stored dtype and share the file's memory: for large frozen models. */
-SYZ_API syz_status syz_model_load_stored(syz_model **m, const char *folder);
+SYZ_API syz_status syz_model_load_stored(syz_model **m, const char *path);
+/* Either, with a configuration of the caller's (NULL: as above). */
+SYZ_API syz_status syz_model_load_as(syz_model **m, const char *path, const char *config_text, bool stored);
+/* Give a model that was loaded as stored f32 values of its own, as training needs them. Its parameters are new tensors
+ * then, unless they were such already. */
+SYZ_API syz_status syz_model_to_f32(syz_model *m);
 /* Draw starting values; the same seed gives the same values, whatever else the process did. */
 SYZ_API syz_status syz_model_init(syz_model *m, uint64_t seed);
-/* Write config.json and the weights, converted to `dtype`, under the name the architecture's library uses. Each file is
- * replaced whole or not at all. */
+/* Write config.json and the weights, converted to `dtype`, under the name the architecture's library uses: one file, or
+ * above `max_shard_bytes` shards NAME-00001-of-00003.safetensors and their index, as diffusers and transformers have
+ * them. Either all of it takes the place of what was saved there before, or nothing. */
+#define SYZ_MAX_SHARD_BYTES ((uint64_t)10000000000) /* diffusers' "10GB" */
 SYZ_API syz_status syz_model_save(const syz_model *m, const char *folder, syz_dtype dtype);
+SYZ_API syz_status syz_model_save_sharded(const syz_model *m, const char *folder, syz_dtype dtype,
+                                          uint64_t max_shard_bytes);
 SYZ_API syz_model *syz_model_retain(syz_model *m); /* returns m; NULL stays NULL */
 SYZ_API void syz_model_release(syz_model *m);      /* graphs that its methods recorded stay valid */
 

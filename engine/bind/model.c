@@ -249,14 +249,19 @@ static int model_flops(lua_State *L) {
 
 typedef struct {
     syz_model **slot;
-    const char *text; /* folder or configuration */
+    const char *text; /* configuration */
     uint64_t seed;
-    syz_status (*make)(syz_model **m, const char *text);
 } making;
+
+typedef struct {
+    syz_model **slot;
+    const char *path, *config; /* may be NULL */
+    bool stored;
+} loading;
 
 static syz_status run_make(void *context) {
     making *m = context;
-    return m->make(m->slot, m->text);
+    return syz_model_create(m->slot, m->text);
 }
 
 static syz_status run_init(void *context) {
@@ -264,30 +269,45 @@ static syz_status run_init(void *context) {
     return syz_model_init(*m->slot, m->seed);
 }
 
-static int make_model(lua_State *L, const char *text, syz_status (*make)(syz_model **m, const char *text)) {
-    making m = {.text = text, .make = make};
-    m.slot = bind_new(L, &model_type, sizeof *m.slot);
-    bind_try(L, bind_run(run_make, &m));
+static syz_status run_load(void *context) {
+    loading *l = context;
+    return syz_model_load_as(l->slot, l->path, l->config, l->stored);
+}
+
+/* The configuration, a table or JSON text, as text on top of the stack. */
+static const char *config_text(lua_State *L, int at) {
+    if (lua_type(L, at) == LUA_TTABLE)
+        bind_json_encode(L, at, false);
+    else
+        lua_pushstring(L, luaL_checkstring(L, at));
+    return lua_tostring(L, -1);
+}
+
+static int load_model(lua_State *L, bool stored) {
+    loading l = {.path = luaL_checkstring(L, 1), .stored = stored};
+    if (!lua_isnoneornil(L, 2)) l.config = config_text(L, 2);
+    l.slot = bind_new(L, &model_type, sizeof *l.slot);
+    bind_try(L, bind_run(run_load, &l));
     return 1;
 }
 
-/* model.load(folder): parameters as f32, to be trained */
+/* model.load(folder or weights file [, config]): parameters as f32, to be trained; without a configuration it is the
+ * folder's own, or what the file's layout tells */
 static int core_model_load(lua_State *L) {
-    return make_model(L, luaL_checkstring(L, 1), syz_model_load);
+    return load_model(L, false);
 }
 
-/* model.load_stored(folder): parameters keep the file's dtype and memory: for large frozen models */
+/* model.load_stored(path [, config]): parameters keep the file's dtype and memory: for large frozen models */
 static int core_model_load_stored(lua_State *L) {
-    return make_model(L, luaL_checkstring(L, 1), syz_model_load_stored);
+    return load_model(L, true);
 }
 
 /* model.create(config table or JSON text): without values until :init(seed) */
 static int core_model_create(lua_State *L) {
-    if (lua_type(L, 1) == LUA_TTABLE)
-        bind_json_encode(L, 1, false);
-    else
-        lua_pushstring(L, luaL_checkstring(L, 1));
-    return make_model(L, lua_tostring(L, -1), syz_model_create);
+    making m = {.text = config_text(L, 1)};
+    m.slot = bind_new(L, &model_type, sizeof *m.slot);
+    bind_try(L, bind_run(run_make, &m));
+    return 1;
 }
 
 static int model_init(lua_State *L) {
@@ -296,20 +316,33 @@ static int model_init(lua_State *L) {
     return return_self(L);
 }
 
+static syz_status run_to_f32(void *model) {
+    return syz_model_to_f32(model);
+}
+
+/* m:to_f32(): parameters that were loaded as stored become f32 tensors of their own, to be trained */
+static int model_to_f32(lua_State *L) {
+    bind_try(L, bind_run(run_to_f32, check_model(L)));
+    return return_self(L);
+}
+
 typedef struct {
     const syz_model *model;
     const char *folder;
     syz_dtype dtype;
+    uint64_t max_shard_bytes;
 } saving;
 
 static syz_status run_save(void *context) {
     const saving *s = context;
-    return syz_model_save(s->model, s->folder, s->dtype);
+    return syz_model_save_sharded(s->model, s->folder, s->dtype, s->max_shard_bytes);
 }
 
-/* m:save(folder [, dtype]): config.json and the weights, f32 unless told */
+/* m:save(folder [, dtype [, max_shard_bytes]]): config.json and the weights, f32 unless told, in shards above 10 GB */
 static int model_save(lua_State *L) {
-    saving s = {check_model(L), luaL_checkstring(L, 2), bind_opt_dtype(L, 3, SYZ_F32)};
+    int64_t most = bind_opt_integer(L, 4, SYZ_MAX_SHARD_BYTES);
+    if (most < 1) return luaL_argerror(L, 4, "a shard's bytes, at least 1, expected");
+    saving s = {check_model(L), luaL_checkstring(L, 2), bind_opt_dtype(L, 3, SYZ_F32), (uint64_t)most};
     bind_try(L, bind_run(run_save, &s));
     return return_self(L);
 }
@@ -329,6 +362,7 @@ static const luaL_Reg methods[] = {
     {"zero_grad", model_zero_grad},
     {"flops", model_flops},
     {"init", model_init},
+    {"to_f32", model_to_f32},
     {"save", model_save},
     {NULL, NULL},
 };

@@ -221,8 +221,8 @@ static void run_embedded(syz_model *m, syz_tensor *x, syz_tensor *ids, syz_tenso
 static void run_text(syz_model *m, syz_tensor *ids, syz_tensor **last, syz_tensor **pooled) {
     const tower *t = &((const settings *)m->settings)->text;
     if (!check_ids(m, t, ids)) return;
-    syz_tensor *tokens = syz_weight(m, join(t->name, "embeddings.token_embedding.weight").text);
-    run_embedded(m, syz_embedding(tokens, ids), ids, last, pooled);
+    syz_tensor *tokens = syz_apply_embedding(m, join(t->name, "embeddings.token_embedding.weight").text, ids);
+    run_embedded(m, tokens, ids, last, pooled);
 }
 
 static void text_forward(syz_model *m, syz_tensor *const in[], syz_tensor *out[]) {

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "io/json.h"
+#include "models/layout.h"
 #include "models/lora.h"
 #include "models/params.h"
 #include "ops/ops.h"
@@ -27,6 +28,7 @@ typedef struct {
     void (*build)(syz_model *m, const syz_json *config);
     bool (*ignore)(const char *name); /* names in weight files to pass over; NULL: none */
     const syz_method *methods;        /* ends with an empty name */
+    const syz_layout *layouts;        /* checkpoints with other names; ends with an empty one; NULL: none */
 } syz_model_class_info;
 
 struct syz_model {
@@ -65,6 +67,10 @@ syz_tensor *syz_apply_conv(const syz_model *m, const char *name, syz_tensor *x, 
 syz_tensor *syz_apply_layer_norm(const syz_model *m, const char *name, syz_tensor *x, double eps);
 syz_tensor *syz_apply_group_norm(const syz_model *m, const char *name, syz_tensor *x, int64_t groups, double eps,
                                  bool silu);
+
+/* Rows of the table `name` [V,C] for ids i64 [B,T] -> [B,T,C], f32 also when the table is stored in half precision:
+ * only the rows are converted then. */
+syz_tensor *syz_apply_embedding(const syz_model *m, const char *name, syz_tensor *ids);
 
 /* Columns begin..begin+length-1 of dimension `dim`. */
 syz_tensor *syz_narrow(syz_tensor *x, int64_t dim, int64_t begin, int64_t length);

@@ -271,7 +271,7 @@ function Comparison:train(run, variant, seed, label, path)
   local size, steps = variant.batch or self.batch, variant.steps or self.steps
   local batches, check = data.epochs(#prompts, size, seed), self:check(variant, seed)
   local spent, since, curve, hit = 0, nil, {}, nil
-  for _, module in pairs(method.modules) do module:requires_grad(true) end
+  loop.trainable(method.modules)
   local last = loop.run(cell_run(run, path), {
     label = label, steps = steps, seed = seed, modules = method.modules, precision = self.precision,
     ema = variant.ema,

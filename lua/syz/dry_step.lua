@@ -4,6 +4,7 @@
 -- the two, its memory that of the shallow one plus what each block left out would add.
 local core = require "syz.core"
 local flops = require "syz.flops"
+local loop = require "syz.loop"
 local progress = require "syz.progress"
 
 local dry_step = {}
@@ -71,8 +72,8 @@ end
 local function make_step(experiment)
   local method, stats = experiment.method, nil
   local parameters = {}
+  loop.trainable(method.modules)
   for _, module in pairs(method.modules) do
-    module:requires_grad(true)
     for _, parameter in ipairs(module:parameters()) do parameters[#parameters + 1] = parameter end
   end
   experiment.optimizer:bind(parameters)

@@ -48,7 +48,7 @@ local function weights(path)
   rows = {}
   for i, tensor in ipairs(tensors) do rows[i] = { tensor.name, tensor.dtype, shape_text(tensor.shape) } end
   sections[#sections + 1] = { title = "Tensors", rows = rows }
-  return { kind = "safetensors", sections = sections }
+  return { kind = path:match("%.safetensors$") and "safetensors" or "PyTorch weights", sections = sections }
 end
 
 local function picture(path)
@@ -208,7 +208,8 @@ local function folder_of_any_kind(path)
   return nil, path .. ": neither a run nor a model nor a pipeline (no run.json, config.json or model_index.json)"
 end
 
-local by_extension = { safetensors = weights, png = picture, jpg = picture, jpeg = picture, tar = shard }
+local by_extension = { safetensors = weights, pt = weights, pth = weights, bin = weights, ckpt = weights,
+                       png = picture, jpg = picture, jpeg = picture, tar = shard }
 
 --- Describe a file or folder.
 ---@param path string
@@ -220,7 +221,9 @@ function inspect.path(path)
   if not kind then return nil, path .. ": no such file or folder" end
   if kind == "folder" then return folder_of_any_kind(path) end
   local read = by_extension[(path:match("%.([^./]+)$") or ""):lower()]
-  if not read then return nil, path .. ": inspect knows .safetensors, .png, .jpg, .tar, and folders" end
+  if not read then
+    return nil, path .. ": inspect knows .safetensors, .pt, .pth, .bin, .ckpt, .png, .jpg, .tar, and folders"
+  end
   return read(path)
 end
 

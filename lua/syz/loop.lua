@@ -6,6 +6,7 @@ local average = require "syz.average"
 local core = require "syz.core"
 local files = require "syz.files"
 local progress = require "syz.progress"
+local text = require "syz.text"
 
 local M = {}
 
@@ -52,6 +53,30 @@ function M.restore(folder, modules)
         module:param(key):assign(value)
       end
     end
+  end
+end
+
+-- Weights that were loaded as they are stored, and what f32 takes instead.
+local function announce(name, module)
+  local count = 0
+  for _, parameter in ipairs(module:parameters()) do
+    if parameter:dtype() ~= "f32" then count = count + parameter:numel() end
+  end
+  if count > 0 then
+    progress.note(("%s: %s parameters become f32 to be trained and take %s; gradients and AdamW take three times that "
+      .. "besides"):format(name, text.count(count), text.bytes(4 * count)), "yellow")
+  end
+end
+
+--- Make modules ready to be trained: their parameters get f32 values of their own, and collect gradients.
+---@param modules table<string, table>
+function M.trainable(modules)
+  for name, module in pairs(modules) do
+    if type(module) ~= "table" then -- a network of the engine; Lua's own are f32 from the start
+      announce(name, module)
+      module:to_f32()
+    end
+    module:requires_grad(true)
   end
 end
 

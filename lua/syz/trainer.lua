@@ -152,6 +152,8 @@ end
 --- One training step in the shape the loop wants.
 function Experiment:stepper(run)
   local batches = type(self.prompts) == "table" and data.epochs(#self.prompts, self.batch, self.seed or 42)
+  local embeddings = self.method.pipeline.embeddings
+  if batches and embeddings then embeddings:need(self.prompts) end
   return function(step, generator, update)
     local prompts = batches and {} or made_prompts(self.prompts(step, generator), step)
     for i, index in ipairs(batches and batches(step) or {}) do prompts[i] = self.prompts[index] end
@@ -272,7 +274,7 @@ function Experiment:execute(run)
     return
   end
   run.state.stopped, run.state.kept_step = nil, nil
-  for _, module in pairs(self.method.modules) do module:requires_grad(true) end
+  loop.trainable(self.method.modules)
   self.method.ledger = self.ledger or run.detailed
   if not saved then
     local values, each = evaluate(check, run, 0)

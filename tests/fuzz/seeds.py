@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seed files of tests/fuzz/corpus/: images by Pillow and by hand, weights, YAML and tar files.
+"""Writes the seed files of tests/fuzz/corpus/: images by Pillow and by hand, weights, pickles, YAML and tar files.
 
 The image files are also the reference of tests/unit/image.c, which knows the formula of `pixel`. Needs Pillow.
 Run: python3 tests/fuzz/seeds.py
@@ -10,6 +10,7 @@ import json
 import pathlib
 import struct
 import tarfile
+import zipfile
 import zlib
 
 from PIL import Image
@@ -104,6 +105,18 @@ def safetensors():
     save("safetensors", "short", weights({"a": entry}, bytes(23)))
 
 
+def torch():
+    """The real files of tests/unit/data/torch, and the pickles in them: the target puts those into an archive."""
+    for path in sorted((CORPUS.parents[1] / "unit/data/torch").glob("*.pt")):
+        save("torch", path.name, path.read_bytes())
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
+                save("torch", path.stem + ".pkl", archive.read(name))
+    save("torch", "system.pkl", b"\x80\x02cos\nsystem\nX\x02\0\0\0id\x85R.")
+    save("torch", "itself.pkl", b"\x80\x02]q\0h\0a.")
+
+
 def yaml():
     save("yaml", "config", b"model: examples/emoji\nlr: 1.0e-5\nwindow: [5, 25]\nkappa:\n  denoise: [0.1, 0.25]\n"
                            b"flags: {a: true, b: ~}\ntext: |\n  two\n  lines\nlist:\n- 0x1F\n- .inf\n- 'it''s'\n")
@@ -133,5 +146,6 @@ def webdataset():
 if __name__ == "__main__":
     images()
     safetensors()
+    torch()
     yaml()
     webdataset()

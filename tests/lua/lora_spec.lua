@@ -140,7 +140,7 @@ describe("adapters on a pipeline", function()
     collectgarbage()
     collectgarbage()
     local before = core.memory().live
-    local pipe = pipeline.load(folder .. "/bf16", { size = { 16, 16 }, stored = true })
+    local pipe = pipeline.load(folder .. "/bf16", { size = { 16, 16 }, dtype = "stored" })
     pipe:lora { rank = 2 }
     local bytes = 0
     for _, tensor in ipairs(pipe.adapter:parameters()) do bytes = bytes + tensor:numel() * 4 end

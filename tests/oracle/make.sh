@@ -10,7 +10,7 @@ if [ $# -eq 0 ] && [ ! -x "$python" ]; then
     "$python" -m pip install --quiet -r "$here/requirements.txt"
 fi
 export PYTHONDONTWRITEBYTECODE=1
-for script in flux lora vae clip ops tokenizer pipeline; do
+for script in flux lora vae layouts clip t5 bf16 ops tokenizer pipeline flux_pipeline; do
     "$python" "$here/$script.py"
 done
 cd "$root" && git status --short -- tests

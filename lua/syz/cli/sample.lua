@@ -16,8 +16,8 @@ local command = {
     { name = "model", short = "m", value = "DIR", help = "a pipeline folder, or a run's folder (the emoji pipeline)" },
     { name = "prompt", short = "p", value = "TEXT", many = true, help = "the same as PROMPT" },
     { name = "n", short = "n", value = "N", kind = "integer", help = "images per prompt (4)" },
-    { name = "steps", value = "N", kind = "integer", help = "sampling steps (24)" },
-    { name = "guidance", value = "G", kind = "number", help = "guidance (2)" },
+    { name = "steps", value = "N", kind = "integer", help = "sampling steps (24; FLUX.1-dev 28, schnell 4)" },
+    { name = "guidance", value = "G", kind = "number", help = "guidance (2; FLUX.1-dev 3.5, schnell 1)" },
     { name = "transformer", value = "DIR", help = "use these transformer weights instead of the pipeline's" },
     { name = "lora", value = "PATH", help = "LoRA adapters, a folder or a file, on the transformer" },
     { name = "lora-scale", value = "S", kind = "number", help = "how much of the adapters (1)" },
@@ -57,7 +57,8 @@ local function draw(pipe, given)
   end
   local bar = progress.new(nil, "sampling")
   local batch = pipe:sample {
-    prompts = prompts, steps = given.steps or 24, guidance = given.guidance or 2, seed = given.seed or 0,
+    prompts = prompts, steps = given.steps or pipe.default_steps or 24,
+    guidance = given.guidance or pipe.default_guidance or 2, seed = given.seed or 0,
     on_step = function(done, total)
       bar.total = total
       bar:update(done)
