@@ -29,7 +29,7 @@ local function file_sum(path)
   return ("%d %s"):format(size, size > WHOLE and sample_file(path, size) or assert(core.file.sha256(path)))
 end
 
-local decisive = { safetensors = true, json = true, txt = true }
+local decisive = { safetensors = true, bin = true, json = true, txt = true }
 
 local function folder_lines(folder, prefix, lines)
   for _, name in ipairs(assert(core.file.list(folder))) do

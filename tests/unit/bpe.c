@@ -368,7 +368,7 @@ static void test_bad_folders(void **state) {
     refuse("{\"a\":8" MARKS, "", "{}", SYZ_EFORMAT, "same id");
     refuse(SMALL, "#version: 0.2\na\n", "{}", SYZ_EFORMAT, "merges.txt line 2: not two tokens");
     refuse(SMALL, "a b c\n", "{}", SYZ_EFORMAT, "line 1: not two tokens");
-    refuse(SMALL, "a b\na x\n", "{}", SYZ_EFORMAT, "line 2: \"x\" is not in vocab.json");
+    refuse(SMALL, "a b\na x\n", "{}", SYZ_EFORMAT, "line 2: \"x\" is not in the vocabulary");
     refuse(SMALL, "a b\nb a\n", "{}", SYZ_EFORMAT, "the merged token \"ba\"");
     refuse("{\"a\":0,\"<|startoftext|>\":1}", "", "{}", SYZ_EFORMAT, "lacks the eos_token");
     refuse(SMALL, "", "{\"pad_token\": \"<pad>\"}", SYZ_EFORMAT, "lacks the pad_token \"<pad>\"");
