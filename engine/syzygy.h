@@ -322,8 +322,8 @@ SYZ_API syz_status syz_model_save_sharded(const syz_model *m, const char *folder
 SYZ_API syz_model *syz_model_retain(syz_model *m); /* returns m; NULL stays NULL */
 SYZ_API void syz_model_release(syz_model *m);      /* graphs that its methods recorded stay valid */
 
-SYZ_API const char *syz_model_class(const syz_model *m);  /* "FluxTransformer2DModel"; borrowed, like all names here */
-SYZ_API const char *syz_model_config(const syz_model *m); /* JSON text */
+SYZ_API const char *syz_model_class(const syz_model *m);   /* "FluxTransformer2DModel"; borrowed, like all names here */
+SYZ_API const char *syz_model_config(const syz_model *m);  /* JSON text */
 SYZ_API int64_t syz_model_param_count(const syz_model *m); /* tensors */
 SYZ_API int64_t syz_model_numel(const syz_model *m);       /* numbers in them, whether they have values yet or not */
 SYZ_API const char *syz_model_param_name(const syz_model *m, int64_t index);
