@@ -1,4 +1,4 @@
-/* Zip archives in memory, for tests that need one which no PyTorch would write. */
+/* Zip archives and pickles in memory, for tests that need some which no PyTorch would write. */
 #ifndef SYZ_TESTS_TORCH_ARCHIVE_H
 #define SYZ_TESTS_TORCH_ARCHIVE_H
 
@@ -63,5 +63,22 @@ static inline size_t archive_build(uint8_t *out, size_t *rows, const archive_ent
     archive_put(out + at + 16, begin, 4);
     return at + 22;
 }
+
+/* Pieces of pickles. TENSOR is {"w": tensor} with everything that can be wrong about it given
+ * as bytes; WHOLE is the tensor alone, of all six floats of storage "0". */
+#define HEAD       "\x80\x02"
+#define KEY        "}X\1\0\0\0w"
+#define REBUILD    "ctorch._utils\n_rebuild_tensor_v2\n"
+#define FLOATS     "ctorch\nFloatStorage\n"
+#define TEXT(n, s) "X" n "\0\0\0" s
+#define STORED     TEXT("\7", "storage")
+#define HERE       TEXT("\1", "0") TEXT("\3", "cpu")
+#define ID(numel)  "(" STORED FLOATS HERE numel "tQ"
+#define HOOKS                                                                                                          \
+    "\x89"                                                                                                             \
+    "ccollections\nOrderedDict\n)R"
+#define END                               "tRs."
+#define TENSOR(id, offset, shape, stride) HEAD KEY REBUILD "(" id offset shape stride HOOKS END
+#define WHOLE                             REBUILD "(" ID("K\6") "K\0K\6\x85K\1\x85" HOOKS "tR"
 
 #endif

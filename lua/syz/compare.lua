@@ -262,8 +262,11 @@ local function reached(target, values)
   return true
 end
 
--- Train one cell. Returns its last step, the CPU-seconds of its steps, and what was measured on the way.
+-- Train one cell. Returns its last step, the CPU-seconds of its steps, what was measured on the way, and the MiB that
+-- it needed at its peak beyond what was there before: the pipeline and the copy that cells start from.
 function Comparison:train(run, variant, seed, label, path)
+  core.memory_reset_peak()
+  local before = core.memory().live
   local method, prompts = self:method(variant, seed), variant.prompts or self.prompts
   local size, steps = variant.batch or self.batch, variant.steps or self.steps
   local batches, check = data.epochs(#prompts, size, seed), self:check(variant, seed)
@@ -295,7 +298,7 @@ function Comparison:train(run, variant, seed, label, path)
       return over or hit ~= nil
     end,
   })
-  return last, spent, curve, hit
+  return last, spent, curve, hit, (core.memory().peak - before) / 2 ^ 20
 end
 
 function Comparison:measure(check, batch)
@@ -339,10 +342,11 @@ function Comparison:cell(run, variant, seed, label)
   if not variant.method then
     row.after, row.picture = storable(row.before), ("cells/before-%d.png"):format(seed)
   else
-    local ok, last, spent, curve, hit = pcall(self.train, self, run, variant, seed, label, run.folder .. "/" .. name)
+    local ok, last, spent, curve, hit, memory = pcall(self.train, self, run, variant, seed, label, run.folder .. "/" .. name)
     if ok then
       local values, grid = self:as_it_came(function() return self:check(variant, seed):run() end)
       row.steps, row.cpu_seconds, row.after, row.picture = last, spent, storable(values), name .. ".png"
+      row.memory = memory
       row.curve, row.reached = #curve > 0 and core.array(curve) or nil, hit
       self:picture(run, grid, row.picture)
       grid:free()

@@ -1,6 +1,7 @@
 --- What a cell of a comparison was made with: its settings as a line for people, and as a fingerprint that tells a
 --- resumed comparison whether a finished cell still is what the recipe asks for.
 local core = require "syz.core"
+local identity = require "syz.identity"
 local text = require "syz.text"
 
 local M = {}
@@ -95,6 +96,7 @@ function M.fingerprint(comparison, variant)
     M.line(comparison, variant), comparison.precision, show(variant.prompts or comparison.prompts, 1),
     show(comparison.eval, 1), show(variant.eval or {}, 1), show(comparison.schedule, 1),
     variant.reward and show(variant.reward, 1) or "",
+    variant.lora and variant.lora.load and identity.of(variant.lora.load) or "",
   }, "\n")):sub(1, 16)
 end
 

@@ -31,6 +31,9 @@ local syz = {
 local clip = require "syz.rewards.clip"
 syz.reward = { clip = clip.load, normalize = clip.normalize, mix = require("syz.rewards.mix").new,
   relative = require("syz.rewards.relative").new }
+for _, name in ipairs { "hps", "pickscore", "clip_score", "aesthetic", "image_reward" } do
+  syz.reward[name] = require("syz.rewards." .. name).load
+end
 syz.reward_mix = syz.reward.mix
 
 syz.methods = {}

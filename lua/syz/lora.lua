@@ -67,14 +67,16 @@ local function resolve_targets(model, targets, level)
       level + 1)
     targets = M.targets[targets]
   end
-  for _, target in ipairs(targets) do
+  local list = {}
+  for i, target in ipairs(targets) do
     if type(target) ~= "string" then error("lora: targets must be a list of names of layers", level + 1) end
     if not is_layer(model, target) then
       error(("lora: targets: %s has no linear layer %q%s"):format(model:class(), target,
         nearest.hint(target, layer_names(model))), level + 1)
     end
+    list[i] = target
   end
-  return core.array(targets)
+  return core.array(list)
 end
 
 local function attach(model, options, level)

@@ -146,6 +146,8 @@ describe("adapters on a pipeline", function()
     for _, tensor in ipairs(pipe.adapter:parameters()) do bytes = bytes + tensor:numel() * 4 end
     -- the weights are the file's own memory: only the adapters and the position ids were allocated
     assert.is_true(core.memory().live - before < 4 * bytes, core.memory().live - before .. " bytes for " .. bytes)
+    assert.error_matches(function() optim.adamw {}:bind(pipe.transformer:parameters()) end,
+      "parameter 0 is bf16: .* load the model without `stored`")
     local hash = compare.hash(pipe.transformer)
     local method = refl.new { pipeline = pipe, reward = methods.linear_reward(), rollout_steps = 3,
                               train_guidance = 1 }
@@ -161,6 +163,21 @@ describe("adapters on a pipeline", function()
     assert.equal(hash, compare.hash(pipe.transformer))
     assert.equal("bf16", pipe.transformer:param("proj_out.weight"):dtype())
     for _, parameter in ipairs(pipe.transformer:parameters()) do assert.is_nil(parameter:grad()) end
+  end)
+
+  it("have the same gradients when blocks are computed again", function()
+    local gradients = {}
+    for k, on in ipairs { false, true } do
+      local pipe = adapted { rank = 2, targets = "attention" }
+      pipe.transformer:checkpointing(on)
+      local method = refl.new { pipeline = pipe, reward = methods.linear_reward(), rollout_steps = 3 }
+      lora.redirect(method)
+      methods.step(method)
+      gradients[k] = {}
+      for i, parameter in ipairs(pipe.adapter:parameters()) do gradients[k][i] = parameter:grad():hash() end
+    end
+    assert.equal(20, #gradients[1])
+    assert.same(gradients[1], gradients[2])
   end)
 
   it("are the distance from GRPO's reference, which is the model without them", function()
@@ -249,6 +266,12 @@ describe("a run with adapters", function()
       assert.is_true(apart("run", "merged") < 0.1)
     end)
     assert.is_truthy(run(("merge %s %s/model/lora %s/merged"):format(PIPELINE, out, folder), 2):find("exists", 1, true))
+
+    progress.configure { quiet = true, err = function() end }
+    local shown = require("syz.study_sources").runs({ out }, { seed = 1, steps = 2, images = 1, baseline = true })
+    progress.configure()
+    assert.is_string(shown.pictures[1][1].bytes)
+    assert.not_equal(shown.pictures[1][1].bytes, shown.pictures[2][1].bytes)
     local err = run("sample cat --lora-scale 2 --model " .. PIPELINE, 2)
     assert.is_truthy(err:find("--lora-scale needs --lora", 1, true))
   end)

@@ -178,6 +178,36 @@ static void saved(void **state) {
     }
 }
 
+/* No metadata, but an alpha beside each pair; names as a model saved alone has them; half precision. */
+static void alphas_in_the_file(void **state) {
+    (void)state;
+    enum { PREFIX = sizeof "transformer." - 1 };
+    char path[512], alphas[64][128];
+    snprintf(path, sizeof path, "%s/pytorch_lora_weights.safetensors", reference_folder("lora_a"));
+    syz_weights *weights = syz_weights_open(path);
+    check_ok(weights);
+    const char *names[96];
+    syz_tensor *tensors[96];
+    int64_t n = 0;
+    for (int64_t i = 0; i < syz_weights_count(weights); i++) {
+        const char *name = syz_weights_info(weights, i).name, *a = strstr(name, ".lora_A.weight");
+        names[n] = name + PREFIX;
+        tensors[n++] = syz_cast(syz_weights_get(weights, name), SYZ_F16);
+        if (!a) continue;
+        snprintf(alphas[i], sizeof alphas[i], "%.*s.alpha", (int)(a - name - PREFIX), name + PREFIX);
+        names[n] = alphas[i];
+        tensors[n++] = syz_full(SYZ_F32, (syz_shape){0}, 6);
+    }
+    const char *made = temporary_path("alphas.safetensors");
+    assert_int_equal(syz_weights_save(made, names, tensors, n, NULL, 0), SYZ_OK);
+    syz_weights_close(weights);
+    reference_case c = open_case("lora_a");
+    assert_int_equal(syz_lora_load(c.model, made, "transformer"), SYZ_OK);
+    syz_tensor *leaf[3];
+    check_close(forward(c.model, leaf), reference_get(&c, "output"), 2e-3); /* f16 has 11 bits */
+    reference_close(&c);
+}
+
 /* PEFT's starting values: B zero, A uniform within 1/sqrt(inputs), or normal with deviation 1/rank. */
 static void starting_values(void **state) {
     (void)state;
@@ -400,6 +430,7 @@ int main(void) {
         CHECK_TEST(switched_off),
         CHECK_TEST(merged),
         CHECK_TEST(saved),
+        CHECK_TEST(alphas_in_the_file),
         CHECK_TEST(starting_values),
         CHECK_TEST(stored_half),
         CHECK_TEST(failing_allocations),

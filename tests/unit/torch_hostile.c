@@ -5,7 +5,7 @@
 #include "torch_archive.h"
 #include "unit/temporary.h"
 
-enum { PICKLE = 0, STORAGE = 1, ENTRIES = 3 };
+enum { ENTRIES = 3 };
 
 static uint8_t image[1 << 16];
 static size_t rows[16];
@@ -20,21 +20,6 @@ static const char *archive(const void *pickle, size_t size) {
 }
 
 #define ARCHIVE(pickle) archive(pickle, sizeof(pickle) - 1)
-
-/* Pieces of pickles. A tensor is {"w": tensor} with everything that can be wrong about it given as bytes. */
-#define HEAD       "\x80\x02"
-#define KEY        "}X\1\0\0\0w"
-#define REBUILD    "ctorch._utils\n_rebuild_tensor_v2\n"
-#define FLOATS     "ctorch\nFloatStorage\n"
-#define TEXT(n, s) "X" n "\0\0\0" s
-#define STORED     TEXT("\7", "storage")
-#define HERE       TEXT("\1", "0") TEXT("\3", "cpu")
-#define ID(numel)  "(" STORED FLOATS HERE numel "tQ"
-#define HOOKS                                                                                                          \
-    "\x89"                                                                                                             \
-    "ccollections\nOrderedDict\n)R"
-#define END                               "tRs."
-#define TENSOR(id, offset, shape, stride) HEAD KEY REBUILD "(" id offset shape stride HOOKS END
 
 static void a_legal_one(void **state) {
     (void)state;
@@ -243,8 +228,6 @@ static void tensors(void **state) {
 }
 
 /* ---- names of tensors -------------------------------------------------------------------------------------------- */
-
-#define WHOLE REBUILD "(" ID("K\6") "K\0K\6\x85K\1\x85" HOOKS "tR"
 
 static void tensor_names(void **state) {
     (void)state;

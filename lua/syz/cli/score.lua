@@ -9,13 +9,16 @@ local command = {
   positional = { { name = "IMAGE", many = true } },
   complete = "file",
   flags = {
-    { name = "reward", short = "r", value = "DIR", help = "a CLIP-like reward's folder" },
+    { name = "reward", short = "r", value = "REWARD",
+      help = "a CLIP-like reward's folder, or KIND:PATH: hps, pickscore, clip_score, image_reward, "
+        .. "aesthetic:HEAD,TOWER" },
     { name = "prompt", short = "p", value = "TEXT", many = true,
       help = "what the images should show; several are compared side by side" },
   },
   examples = {
     'syz score --reward examples/emoji/reward --prompt "red apple" apple.png pear.png',
     'syz score --reward examples/emoji/reward --prompt "3D render. apple" --prompt "Flat. apple" apple.png',
+    'syz score --reward hps:HPS_v2.1_compressed.pt --prompt "a red apple on a table" apple.png',
   },
 }
 
@@ -32,9 +35,9 @@ end
 
 function command.run(given)
   local cli = require "syz.cli"
-  if not given.reward then return cli.misuse("needs --reward DIR", command) end
+  if not given.reward then return cli.misuse("needs --reward REWARD", command) end
   if not given.prompt then return cli.misuse('needs --prompt "what the images should show"', command) end
-  local reward = require("syz").reward.clip(given.reward)
+  local reward = require("syz.rewards.open").open(given.reward)
   local paint, rows, failures = text.painter("stdout"), { { "" } }, 0
   for i, prompt in ipairs(given.prompt) do rows[1][i + 1] = paint("bold", text.clip(prompt, 32)) end
   for _, path in ipairs(given) do

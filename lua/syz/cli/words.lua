@@ -172,10 +172,10 @@ end
 local function load_rewards(given)
   local list = {}
   for i, folder in ipairs(given.reward or { EMOJI .. "reward" }) do
-    if core.file.exists(folder .. "/config.json") ~= "file" then
+    if not folder:find("^[%a_]+:") and core.file.exists(folder .. "/config.json") ~= "file" then
       error(("%s is no reward: it has no config.json; name a CLIP folder with --reward"):format(folder), 0)
     end
-    list[i] = require("syz").reward.clip(folder)
+    list[i] = require("syz.rewards.open").open(folder)
   end
   return list
 end
