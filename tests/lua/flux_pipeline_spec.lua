@@ -90,6 +90,20 @@ describe("a FLUX pipeline", function()
     compare(DEV, { dtype = "stored" })
   end)
 
+  it("computes from bf16 as it is stored what it computes from the same numbers in f32", function()
+    local folder = support.folder()
+    pipeline.load(DEV):save(folder, { dtype = "bf16" })
+    local images = {}
+    for i, dtype in ipairs { "stored", "f32" } do
+      local pipe = pipeline.load(folder, { dtype = dtype, size = { 16, 16 } })
+      for _, name in ipairs { "transformer", "vae", "text_encoder", "text_encoder_2" } do
+        assert.equal(dtype == "stored" and "bf16" or "f32", pipe[name]:parameters()[1]:dtype())
+      end
+      images[i] = pipe:sample { prompts = { "a red cat" }, steps = 2 }
+    end
+    below(1e-5, images[1], images[2])
+  end)
+
   it("is saved so that it loads again, and the scheduler with it", function()
     local folder = support.folder()
     pipeline.load(DEV):save(folder, { max_shard_bytes = 60000 })
@@ -145,6 +159,20 @@ describe("a FLUX pipeline", function()
     core.file.write(folder .. "/flux1-dev.safetensors", core.file.read "tests/models/data/layouts/flux_dev.safetensors")
     assert.error_matches(function() pipeline.load(folder) end,
       "flux1%-dev.safetensors and flux1%-schnell.safetensors: name one")
+  end)
+
+  it("is drawn with by the command, in any size", function()
+    local folder, here = support.folder(), os.getenv "PWD"
+    local code, _, err = support.syz(folder, ("sample 'a red cat' --n 1 --model '%s/%s' --size 28x16"):format(here,
+      SCHNELL))
+    assert.equal(0, code, err)
+    assert.same({ 16, 28, 3 }, core.image.read(folder .. "/sample.png"):shape())
+    code, _, err = support.syz(folder, ("sample x --model '%s/%s' --size 30"):format(here, SCHNELL))
+    assert.equal(1, code)
+    assert.is_truthy(err:find("image sides must be multiples of 4, not 30x30", 1, true), err)
+    code, _, err = support.syz(folder, ("sample x --model '%s/%s' --size big"):format(here, SCHNELL))
+    assert.equal(2, code)
+    assert.is_truthy(err:find("--size takes N or WxH", 1, true), err)
   end)
 
   it("says which part is missing", function()
