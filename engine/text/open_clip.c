@@ -60,6 +60,8 @@ static void put_usual_width(syz_buffer *out, const char *text, size_t size) {
     utf8proc_uint8_t *usual = NULL;
     utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)size, &usual,
                                       UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT);
+    if (n < 0) (void)syz_fail(SYZ_ENOMEM, "text cannot be normalised: %s", utf8proc_errmsg(n));
+    out->failed = out->failed || n < 0;
     if (n > 0) syz_buffer_put(out, (char *)usual, (size_t)n);
     free(usual);
 }

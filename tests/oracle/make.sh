@@ -10,7 +10,7 @@ if [ $# -eq 0 ] && [ ! -x "$python" ]; then
     "$python" -m pip install --quiet -r "$here/requirements.txt"
 fi
 export PYTHONDONTWRITEBYTECODE=1
-for script in flux vae clip ops tokenizer pipeline; do
+for script in flux vae clip ops tokenizer tokenizer_kinds pipeline; do
     "$python" "$here/$script.py"
 done
 cd "$root" && git status --short -- tests
