@@ -44,7 +44,7 @@ static syz_status read_compressed(const char *path, char **text, size_t *size) {
         status = syz_fail(SYZ_EFORMAT, "%s: not a gzip file, or damaged", path);
     else if (*size > SYZ_TOKENIZER_MAX_FILE)
         status = syz_fail(SYZ_EFORMAT, "%s unpacks to more than %zu MiB", path, SYZ_TOKENIZER_MAX_FILE >> 20);
-    gzclose(file);
+    if (gzclose(file) != Z_OK && status == SYZ_OK) status = syz_fail(SYZ_EFORMAT, "%s ends too early", path);
     if (status != SYZ_OK) {
         free(*text);
         *text = NULL;

@@ -166,6 +166,13 @@ static void test_which(void **state) {
     refuse(folder_of("vocab.json", "{}"), SYZ_ENOTFOUND, "merges.txt");
     refuse(folder_of("vocab.txt", "a\nb\n"), SYZ_EFORMAT, "lacks the cls_token \"[CLS]\"");
     refuse(folder_of("vocab.txt.gz", "[PAD]\n"), SYZ_EFORMAT, "not a gzip file");
+    uint8_t *packed;
+    size_t size;
+    assert_int_equal(syz_file_read(&packed, &size, "lua/syz/vocabularies/bert/vocab.txt.gz", 1 << 20), SYZ_OK);
+    const char *folder = empty_folder();
+    put(folder, "vocab.txt.gz", packed, size / 2);
+    refuse(folder, SYZ_EFORMAT, "vocab.txt.gz ends too early");
+    free(packed);
 }
 
 /* ---- spiece.model ------------------------------------------------------------------------------------------------ */
