@@ -73,6 +73,10 @@ static void test_json_unigram(void **state) {
         folder_of("tokenizer.json", UNIGRAM_N("{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Strip\"},{\"type\":"
                                               "\"Replace\",\"pattern\":{\"Regex\":\" {2,}\"},\"content\":\" \"}]}")),
         "ab ", 4, 5);
+    EXPECT(folder_of("tokenizer.json", "{\"model\":{\"unk_id\":2,\"vocab\":" PIECES
+                                       "},\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":"
+                                       "\"WhitespaceSplit\"},{\"type\":\"Metaspace\",\"prepend_scheme\":\"first\"}]}}"),
+           "a a", 4, 4);
     refuse(folder_of("tokenizer.json", "{}"), SYZ_EFORMAT, "tokenizer.json: the model \"\"");
     refuse(folder_of("tokenizer.json", "[]"), SYZ_EFORMAT, "must hold a JSON object");
     refuse(folder_of("tokenizer.json", "{\"model\":{\"type\":\"WordLevel\"}}"), SYZ_EFORMAT, "the model \"WordLevel\"");
