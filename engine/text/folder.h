@@ -34,7 +34,8 @@ syz_status syz_folder_token(syz_folder *folder, int64_t id, const char *text, si
 syz_status syz_folder_index(syz_folder *folder);
 int32_t syz_folder_find(const syz_folder *folder, const char *text); /* -1 if there is no such token */
 
-/* Lists a token that is found before anything else, or gives a listed one these flags. The text is copied. */
+/* Lists a token that is found before anything else, or gives a listed one these flags. The text is copied.
+ * SYZ_EFORMAT if the list is full. */
 syz_status syz_folder_list(syz_tokenizer *tok, syz_added added);
 
 /* ---- readers, one a format --------------------------------------------------------------------------------------- */

@@ -6,6 +6,9 @@
 #include "core/error.h"
 #include "text/folder.h"
 
+/* The list is searched from its beginning; no published tokenizer adds more than a few thousand. */
+#define MAX_ADDED 16384
+
 /* The tokens that a kind must have, with the names of their keys and what they are called without a configuration. */
 typedef struct {
     int role;
@@ -54,6 +57,8 @@ syz_status syz_folder_list(syz_tokenizer *tok, syz_added added) {
         tok->added[i] = added;
         return SYZ_OK;
     }
+    if (tok->added_n == MAX_ADDED)
+        return syz_fail(SYZ_EFORMAT, "a tokenizer with more than %d special and added tokens", MAX_ADDED);
     if (tok->added_n == tok->added_room) {
         size_t room = 2 * tok->added_room + 16;
         syz_added *larger = syz_alloc(room, sizeof *larger);

@@ -164,6 +164,16 @@ static void test_added(void **state) {
            "lacks the sep_token \"[END]\"");
 }
 
+static void test_too_many_added(void **state) {
+    (void)state;
+    static char text[1 << 19];
+    char *end = text + sprintf(text, "{\"additional_special_tokens\":[\"a\"");
+    for (int i = 0; i < 16384; i++)
+        end += sprintf(end, ",\"<%d>\"", i);
+    strcpy(end, "]}");
+    refuse(bert_with("tokenizer_config.json", text), SYZ_EFORMAT, "more than 16384 special and added tokens");
+}
+
 static void test_which(void **state) {
     (void)state;
     refuse(empty_folder(), SYZ_ENOTFOUND, "holds no tokenizer: vocab.json with merges.txt (CLIP), tokenizer.json");
@@ -334,9 +344,11 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_json_unigram), cmocka_unit_test(test_json_wordpiece), cmocka_unit_test(test_json_bpe),
-        cmocka_unit_test(test_added),        cmocka_unit_test(test_which),          cmocka_unit_test(test_spiece),
-        cmocka_unit_test(test_bad_charsmap), cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_json_unigram),   cmocka_unit_test(test_json_wordpiece),
+        cmocka_unit_test(test_json_bpe),       cmocka_unit_test(test_added),
+        cmocka_unit_test(test_too_many_added), cmocka_unit_test(test_which),
+        cmocka_unit_test(test_spiece),         cmocka_unit_test(test_bad_charsmap),
+        cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, temporary_setup, temporary_teardown);
 }
