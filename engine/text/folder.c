@@ -147,6 +147,13 @@ int32_t syz_folder_find(const syz_folder *folder, const char *text) {
     return id;
 }
 
+syz_status syz_folder_charsmap(syz_folder *folder, const uint8_t *blob, size_t size, const char *name) {
+    char *path = syz_format("%s/%s", folder->path, name);
+    syz_status status = path ? syz_charsmap_read(&folder->tok->unigram.map, blob, size, path) : SYZ_ENOMEM;
+    free(path);
+    return status;
+}
+
 syz_status syz_folder_unigram(syz_folder *folder) {
     syz_unigram *unigram = &folder->tok->unigram;
     double least = INFINITY;
