@@ -310,6 +310,14 @@ SYZ_API syz_status syz_model_load_as(syz_model **m, const char *path, const char
 /* Give a model that was loaded as stored f32 values of its own, as training needs them. Its parameters are new tensors
  * then, unless they were such already. */
 SYZ_API syz_status syz_model_to_f32(syz_model *m);
+/* Whether a folder's or file's weights are those of the model, which needs no values: every name and shape, no tensor
+ * is read. */
+SYZ_API syz_status syz_model_check(const syz_model *m, const char *path);
+/* The layout of another library that a file's names are in, and the class that it is of; NULL: none that is known. */
+SYZ_API const char *syz_weights_layout(const syz_weights *weights, const char **class_name);
+/* The configuration that such a file tells, as JSON text to be freed; NULL with an error, naming `path`, if it cannot.
+ */
+SYZ_API char *syz_weights_config(const syz_weights *weights, const char *path);
 /* Draw starting values; the same seed gives the same values, whatever else the process did. */
 SYZ_API syz_status syz_model_init(syz_model *m, uint64_t seed);
 /* Write config.json and the weights, converted to `dtype`, under the name the architecture's library uses: one file, or
@@ -319,6 +327,17 @@ SYZ_API syz_status syz_model_init(syz_model *m, uint64_t seed);
 SYZ_API syz_status syz_model_save(const syz_model *m, const char *folder, syz_dtype dtype);
 SYZ_API syz_status syz_model_save_sharded(const syz_model *m, const char *folder, syz_dtype dtype,
                                           uint64_t max_shard_bytes);
+/* Write a model that was only created: each parameter is drawn as syz_model_init() draws it and written before the
+ * next, so that memory for the largest one is enough. Without `zeros`, matrices that start at zero get small normal
+ * numbers instead, since the output of a fresh flow transformer is zero otherwise. */
+typedef struct {
+    uint64_t seed;
+    bool zeros;
+    void (*progress)(void *context, uint64_t done, uint64_t total); /* bytes, after each parameter; may be NULL */
+    void *context;
+} syz_random_weights;
+SYZ_API syz_status syz_model_save_random(const syz_model *m, const char *folder, syz_dtype dtype,
+                                         uint64_t max_shard_bytes, const syz_random_weights *how);
 SYZ_API syz_model *syz_model_retain(syz_model *m); /* returns m; NULL stays NULL */
 SYZ_API void syz_model_release(syz_model *m);      /* graphs that its methods recorded stay valid */
 

@@ -133,9 +133,14 @@ static char *find_weights(const char *folder) {
                          folder, names[0], names[1]);
 }
 
-static syz_status load_weights(syz_model *m, const syz_weights *weights, const char *path, bool keep) {
+/* To be freed; NULL with an error. */
+static syz_source *find_sources(const syz_model *m, const syz_weights *weights, const char *path) {
     syz_naming naming = syz_layout_find(m->class->layouts, weights);
-    syz_source *sources = syz_layout_resolve(&m->params, weights, path, naming, m->class->ignore);
+    return syz_layout_resolve(&m->params, weights, path, naming, m->class->ignore);
+}
+
+static syz_status load_weights(syz_model *m, const syz_weights *weights, const char *path, bool keep) {
+    syz_source *sources = find_sources(m, weights, path);
     syz_status status = sources ? syz_params_load(&m->params, weights, sources, keep) : syz_error_status();
     free(sources);
     return status;
@@ -149,6 +154,23 @@ static syz_naming recognise(const syz_weights *weights, const syz_model_class_in
         if (naming.layout) return naming;
     }
     return (syz_naming){NULL, ""};
+}
+
+const char *syz_weights_layout(const syz_weights *weights, const char **class_name) {
+    const syz_model_class_info *class;
+    syz_naming naming = recognise(weights, &class);
+    *class_name = naming.layout ? class->name : NULL;
+    return naming.layout ? naming.layout->name : NULL;
+}
+
+char *syz_weights_config(const syz_weights *weights, const char *path) {
+    const syz_model_class_info *class;
+    syz_naming naming = recognise(weights, &class);
+    if (syz_failed()) return NULL;
+    if (naming.layout && naming.layout->config) return naming.layout->config(weights, naming.prefix, path);
+    return syz_fail_null(SYZ_ENOTFOUND,
+                         "%s: its names do not tell the model: give a configuration, or put a config.json beside it",
+                         path);
 }
 
 /* For a weights file without a given configuration: config.json beside it if that is of the file's class, or else what
@@ -166,13 +188,9 @@ static syz_model *build_beside(const syz_weights *weights, const char *path) {
     const char *named = present ? class_name(&config) : NULL;
     if (present && (!naming.layout || (named && strcmp(named, class->name) == 0))) {
         m = build(&config);
-    } else if (naming.layout && naming.layout->config) {
-        text = naming.layout->config(weights, naming.prefix, path);
-        if (text) m = build_from_text(text, path);
+    } else if ((text = syz_weights_config(weights, path))) {
+        m = build_from_text(text, path);
         free(text);
-    } else {
-        syz_fail(SYZ_ENOTFOUND,
-                 "%s: its names do not tell the model: give a configuration, or put a config.json beside it", path);
     }
 done:
     syz_json_close(&config);
@@ -189,16 +207,24 @@ static syz_model *build_folder(const char *folder) {
     return m;
 }
 
-static syz_model *load(const char *path, const char *config_text, bool keep) {
+static bool is_file(const char *path) {
     struct stat info;
-    bool file = stat(path, &info) == 0 && !S_ISDIR(info.st_mode);
+    return stat(path, &info) == 0 && !S_ISDIR(info.st_mode);
+}
+
+/* The file itself, or the weights of a folder; to be freed. */
+static char *weights_path(const char *path) {
+    return is_file(path) ? syz_strdup(path) : find_weights(path);
+}
+
+static syz_model *load(const char *path, const char *config_text, bool keep) {
     syz_model *m = NULL;
     if (config_text)
         m = build_from_text(config_text, "configuration");
-    else if (!file)
+    else if (!is_file(path))
         m = build_folder(path);
     if (syz_failed()) return NULL;
-    char *name = file ? syz_strdup(path) : find_weights(path);
+    char *name = weights_path(path);
     syz_weights *weights = name ? syz_weights_open(name) : NULL;
     if (weights && !m) m = build_beside(weights, name);
     if (weights && m) load_weights(m, weights, name, keep);
@@ -211,6 +237,16 @@ static syz_model *load(const char *path, const char *config_text, bool keep) {
 
 syz_status syz_model_load_as(syz_model **m, const char *path, const char *config_text, bool stored) {
     *m = syz_failed() ? NULL : load(path, config_text, stored);
+    return syz_error_status();
+}
+
+syz_status syz_model_check(const syz_model *m, const char *path) {
+    if (syz_failed()) return syz_error_status();
+    char *name = weights_path(path);
+    syz_weights *weights = name ? syz_weights_open(name) : NULL;
+    if (weights) free(find_sources(m, weights, name));
+    syz_weights_close(weights);
+    free(name);
     return syz_error_status();
 }
 
@@ -230,14 +266,24 @@ syz_status syz_model_init(syz_model *m, uint64_t seed) {
     return syz_params_init(&m->params, seed);
 }
 
-syz_status syz_model_save_sharded(const syz_model *m, const char *folder, syz_dtype dtype, uint64_t max_shard_bytes) {
+static syz_status save(const syz_model *m, const char *folder, syz_dtype dtype, uint64_t max_shard_bytes,
+                       const syz_random_weights *random) {
     if (syz_failed()) return syz_error_status();
     SYZ_TRY(syz_make_folders(folder));
-    SYZ_TRY(syz_params_save(&m->params, folder, m->class->weights, dtype, max_shard_bytes));
+    SYZ_TRY(syz_params_save(&m->params, folder, m->class->weights, dtype, max_shard_bytes, random));
     char *config = syz_format("%s/config.json", folder);
     if (config) syz_file_write(config, m->config_text, strlen(m->config_text));
     free(config);
     return syz_error_status();
+}
+
+syz_status syz_model_save_sharded(const syz_model *m, const char *folder, syz_dtype dtype, uint64_t max_shard_bytes) {
+    return save(m, folder, dtype, max_shard_bytes, NULL);
+}
+
+syz_status syz_model_save_random(const syz_model *m, const char *folder, syz_dtype dtype, uint64_t max_shard_bytes,
+                                 const syz_random_weights *how) {
+    return save(m, folder, dtype, max_shard_bytes, how);
 }
 
 syz_status syz_model_save(const syz_model *m, const char *folder, syz_dtype dtype) {
