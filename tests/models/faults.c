@@ -67,7 +67,7 @@ static bool attempt(const fault_case *c) {
 
 static void saved_sum(char text[SYZ_SHA256_TEXT], const fault_case *c) {
     char path[1200];
-    bool pipeline_part = strncmp(c->name, "clip", 4) != 0 && strncmp(c->name, "image_reward", 12) != 0;
+    bool pipeline_part = strncmp(c->name, "flux", 4) == 0 || strncmp(c->name, "vae", 3) == 0;
     snprintf(path, sizeof path, "%s/%s", temporary_path("saved"),
              pipeline_part ? "diffusion_pytorch_model.safetensors" : "model.safetensors");
     assert_int_equal(syz_sha256_file(text, path), SYZ_OK);
@@ -120,6 +120,11 @@ static const fault_case text = {.name = "clip_text_a", .method = "forward", .inp
                                   .image = true,
                                   .checkpointing = true};
 
+static const fault_case
+    siglip = {.name = "siglip_b", .method = "forward", .inputs = {"pixel_values"}, .ninputs = 1, .image = 1},
+    open_clip = {
+        .name = "open_clip_c", .method = "image_features", .inputs = {"pixel_values"}, .ninputs = 1, .image = 1};
+
 #define FAULT_TEST(name)                                                                                               \
     static void name##_once(void **state) {                                                                            \
         (void)state;                                                                                                   \
@@ -134,6 +139,8 @@ FAULT_TEST(decoder)
 FAULT_TEST(transformer)
 FAULT_TEST(checkpointed)
 FAULT_TEST(reward)
+FAULT_TEST(siglip)
+FAULT_TEST(open_clip)
 
 /* A graph that outgrows the list it is collected in: the list's second and third allocation fail too. */
 static bool long_chain(int links) {
@@ -194,6 +201,10 @@ int main(void) {
         cmocka_unit_test(checkpointed_from_then_on),
         cmocka_unit_test(reward_once),
         cmocka_unit_test(reward_from_then_on),
+        cmocka_unit_test(siglip_once),
+        cmocka_unit_test(siglip_from_then_on),
+        cmocka_unit_test(open_clip_once),
+        cmocka_unit_test(open_clip_from_then_on),
         cmocka_unit_test(chain),
         cmocka_unit_test(tokenizer),
     };

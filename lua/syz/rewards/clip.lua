@@ -140,10 +140,10 @@ local function has_tokenizer(folder)
 end
 
 -- A tokenizer's folder that was named, or the reward's own, or else CLIP's vocabulary as it comes with the program.
-local function open_tokenizer(path, options, config)
+local function open_tokenizer(path, options, config, reading)
   local vocabulary, reader = default(config, "text_config", "vocab_size", 49408), "the reward's text tower"
   local folder = options.tokenizer or has_tokenizer(path) and path or text_reader.bundled("clip")
-  return text_reader.open(folder, vocabulary, reader)
+  return text_reader.open(folder, vocabulary, reader, reading)
 end
 
 -- Weights of a published size do not tell gelu from quick_gelu: load again with the one that is wanted.
@@ -189,7 +189,8 @@ M.fields = {
 ---@param owner string       for messages: "syz.reward.hps"
 ---@param path string
 ---@param options table|nil  of M.fields
----@param defaults { scale: string|number, preprocess: string[] }   of the preprocessings the first is the default
+---@param defaults { scale: string|number, preprocess: string[], reading: string|nil }   of the preprocessings the first
+---  is the default; reading: of the tokenizer, as syz.texts has it
 ---@return syz.ClipReward
 function M.open(owner, path, options, defaults)
   options = options or {}
@@ -213,7 +214,7 @@ function M.new(owner, model, path, options, defaults, level)
   fields.choice(owner, "preprocess", kind, defaults.preprocess, level)
   local self = setmetatable({
     model = model, config = config, folder = path, cache = {}, preprocess = kind,
-    tokenizer = open_tokenizer(path, options, config),
+    tokenizer = open_tokenizer(path, options, config, defaults.reading),
     length = default(config, "text_config", "max_position_embeddings", 77),
     scale = scale_of(owner, options.scale or defaults.scale, model, level),
   }, Reward)

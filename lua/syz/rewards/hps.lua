@@ -7,7 +7,7 @@ local clip = require "syz.rewards.clip"
 
 local M = {}
 
-local DEFAULTS = { scale = "cosine", preprocess = { "crop", "pad", "processor" } }
+local DEFAULTS = { scale = "cosine", preprocess = { "crop", "pad", "processor" }, reading = "open_clip" }
 
 --- Load HPSv2.1.
 ---@param path string   the .pt (or safetensors) file in open_clip's names, or a CLIPModel folder
