@@ -62,6 +62,59 @@ local function near(expected, tensor, tolerance)
   for i, value in ipairs(expected) do assert.near(value, found[i], tolerance * peak) end
 end
 
+-- A model of a published configuration, with one layer in each tower and random weights in f16.
+local function published(config, folder)
+  core.scope(function()
+    local model = core.model.create(config)
+    model:init(5)
+    model:save(folder, "f16")
+  end)
+  return folder
+end
+
+describe("published sizes, one layer deep,", function()
+  teardown(support.clean)
+
+  it("HPSv2.1's file tells its configuration", function()
+    local tokenizer = core.tokenizer(TOKENIZER)
+    local config = { architectures = core.array { "CLIPModel" }, projection_dim = 1024,
+      text_config = { hidden_size = 1024, intermediate_size = 4096, num_hidden_layers = 1, num_attention_heads = 16,
+                      hidden_act = "gelu", vocab_size = tokenizer:size(), eos_token_id = 2 },
+      vision_config = { hidden_size = 1280, intermediate_size = 5120, num_hidden_layers = 1, num_attention_heads = 16,
+                        hidden_act = "gelu", patch_size = 14 } }
+    local folder, file = published(config, support.folder()), support.folder() .. "/HPS_v2.1_compressed.safetensors"
+    core.scope(function()
+      core.safetensors.write(file, open_clip_tensors(core.model.load_stored(folder)))
+    end)
+    local images, texts = pictures(30, 40):requires_grad(true), { "red circle", "a photo of a cat" }
+    local reward = hps.load(file, { tokenizer = TOKENIZER })
+    assert.equal(224, reward.config.vision_config.image_size)
+    local scores = reward:score(images, texts)
+    near(hps.load(folder, { tokenizer = TOKENIZER }):score(images, texts), scores, 1e-6)
+    scores:sum():backward()
+    assert.is_true(largest(images:grad()) > 0)
+  end)
+
+  it("Aesthetic Predictor V2.5 stands on SigLIP so400m", function()
+    local config = core.json.decode(core.file.read("lua/syz/published/siglip-so400m.json"))
+    config.vision_config.num_hidden_layers = 1
+    local folder, head, width = published(config, support.folder()), support.folder() .. "/head.safetensors", 1152
+    local tensors, generator = {}, core.generator(2)
+    for i, outputs in ipairs { 1024, 128, 64, 16, 1 } do
+      local name = ("scoring_head.%d."):format(2 * (i - 1))
+      tensors[name .. "weight"] = (generator:randn({ outputs, width }) / math.sqrt(width)):to("bf16")
+      tensors[name .. "bias"] = generator:randn({ outputs }):to("bf16")
+      width = outputs
+    end
+    core.safetensors.write(head, tensors)
+    local images = pictures(48, 64):slice(0, 0, 1):copy():requires_grad(true)
+    local reward = aesthetic.load(head, folder)
+    assert.equal(384, reward.size)
+    reward:score(images):sum():backward()
+    assert.is_true(largest(images:grad()) > 0)
+  end)
+end)
+
 describe("CLIP-like rewards", function()
   local folder, file, config, texts = nil, nil, nil, { "red circle", "a photo of a cat" }
 
@@ -131,6 +184,23 @@ describe("CLIP-like rewards", function()
     assert.is_true(largest(difference) > 1e-5)
   end)
 
+  it("read texts with CLIP's own vocabulary where none lies beside them", function()
+    local small = { hidden_size = 64, intermediate_size = 16, num_hidden_layers = 1, num_attention_heads = 1 }
+    local config_ = { architectures = core.array { "CLIPModel" }, projection_dim = 8, text_config = {},
+                      vision_config = { image_size = 8, patch_size = 4 } }
+    for key, value in pairs(small) do config_.text_config[key], config_.vision_config[key] = value, value end
+    local alone = published(config_, support.folder())
+    local reward = pickscore.load(alone)
+    assert.equal(77, reward.length)
+    assert.same({ 320, 736, 3055 }, (reward.tokenizer:encode("a red apple")))
+    -- open_clip, which HPSv2.1 was trained with, resolves HTML references; transformers does not
+    local open_clips = hps.load(alone).tokenizer
+    assert.same(reward.tokenizer:encode("red & blue"), open_clips:encode("red &amp; blue"))
+    assert.are_not.same(reward.tokenizer:encode("red & blue"), reward.tokenizer:encode("red &amp; blue"))
+    near(reward:score(pictures(8, 8), { "A red  apple", "a red apple" }),
+      reward:score(pictures(8, 8), { "a red apple", "a red apple" }), 1e-6)
+  end)
+
   it("say what is wrong in one line", function()
     local function fails(pattern, call, ...)
       local ok, message = pcall(call, ...)
@@ -138,7 +208,8 @@ describe("CLIP-like rewards", function()
       assert.matches(pattern, message)
       assert.is_nil(tostring(message):find("\n", 1, true))
     end
-    fails("syz.reward.hps needs the name of a folder or weights file, not a nil", hps.load)
+    fails("^tests/lua/rewards_spec.lua:%d+: syz.reward.hps needs the name of a folder or weights file, not a nil",
+      function() return (hps.load()) end)
     fails("nowhere: no such folder", hps.load, "nowhere")
     fails('holds a SiglipVisionModel; syz.reward.hps is a CLIPModel', hps.load, TOWERS.siglip)
     fails('preprocess must be "crop" or "processor", not "pad"', pickscore.load, folder, { preprocess = "pad" })
@@ -207,6 +278,34 @@ describe("aesthetic predictors", function()
     local wanted = words:score(images, texts) + 0.5 * beauty:score(images)
     near(wanted, mixed:score(images, texts), 1e-6)
     near(wanted, mixed:pair(mixed:image(images), texts), 1e-6)
+  end)
+
+  it("train by a score, and not by control words", function()
+    local methods = require "tests.lua.methods_support"
+    local reward = aesthetic.load(HEADS .. "v2.5.pth", TOWERS.siglip)
+    for _, name in ipairs { "refl", "draft", "grpo" } do
+      local pipe = methods.pipeline(3)
+      local options = { pipeline = pipe, reward = reward }
+      if name == "grpo" then options.group, options.kl, options.form = 2, 0, "dance" end
+      local stats = methods.step(require("syz.methods." .. name).new(options))
+      assert.equal(stats.reward, stats.reward) -- a number
+      assert.is_true(methods.gradient_norm(pipe) > 0, name)
+    end
+    local srpo = require("syz.methods.srpo").new { pipeline = methods.pipeline(3), reward = reward,
+      control = { positive = { "real" }, negative = { "flat" } } }
+    assert.error_matches(function() methods.step(srpo) end, "an aesthetic predictor reads no text")
+  end)
+
+  it("score files from the command line", function()
+    local image = support.folder() .. "/one.png"
+    core.image.write(image, images:slice(0, 0, 1):reshape({ 17, 22, 3 }))
+    local code, out = support.syz(".", ("score --reward aesthetic:%slaion.pth,%s %s"):format(HEADS, TOWERS.clip, image))
+    assert.equal(0, code)
+    local wanted = reference["scores.laion"]:totable()[1]
+    assert.near(wanted, tonumber(support.lines(out)[2]:match("(%S+)%s*$")), 1e-3 * math.abs(wanted))
+    assert.matches("score", support.lines(out)[1])
+    code = support.syz(".", ("score --reward hps:%s %s"):format(TOWERS.clip, image))
+    assert.equal(2, code)
   end)
 
   it("open by one string", function()

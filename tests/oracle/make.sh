@@ -10,7 +10,7 @@ if [ $# -eq 0 ] && [ ! -x "$python" ]; then
     "$python" -m pip install --quiet -r "$here/requirements.txt"
 fi
 export PYTHONDONTWRITEBYTECODE=1
-for script in flux lora vae layouts clip clip_layout siglip aesthetic preprocess t5 bf16 ops tokenizer pipeline \
+for script in flux lora vae layouts keys reward_keys clip clip_layout siglip aesthetic preprocess t5 bf16 ops tokenizer pipeline \
     flux_pipeline torch_files; do
     "$python" "$here/$script.py"
 done
