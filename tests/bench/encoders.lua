@@ -1,6 +1,6 @@
--- Milliseconds of a forward of each encoder of tests/bench/encoders.py: luajit encoders.lua THREADS REPEATS CONFIGS, with
--- CONFIGS a JSON file { name = { config =, method =, input = { shape, "ids" or "pixels" } } }. The last line of the
--- output is JSON { name = median }.
+-- Milliseconds of a forward of each encoder of tests/bench/encoders.py: luajit encoders.lua THREADS REPEATS CONFIGS,
+-- CONFIGS being a JSON file { name = { config =, method =, input = { shape, "ids" or "pixels" } } }. The last line of
+-- the output is JSON { name = median }.
 local core = require "syz.core"
 
 core.threads(tonumber(arg[1]))
