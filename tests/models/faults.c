@@ -67,7 +67,7 @@ static bool attempt(const fault_case *c) {
 
 static void saved_sum(char text[SYZ_SHA256_TEXT], const fault_case *c) {
     char path[1200];
-    bool pipeline_part = strncmp(c->name, "clip", 4) != 0 && strncmp(c->name, "image_reward", 12) != 0;
+    bool pipeline_part = strncmp(c->name, "vae", 3) == 0 || strncmp(c->name, "flux", 4) == 0;
     snprintf(path, sizeof path, "%s/%s", temporary_path("saved"),
              pipeline_part ? "diffusion_pytorch_model.safetensors" : "model.safetensors");
     assert_int_equal(syz_sha256_file(text, path), SYZ_OK);
@@ -113,6 +113,11 @@ static const fault_case text = {.name = "clip_text_a", .method = "forward", .inp
                                                    "timestep", "guidance", "img_ids", "txt_ids"},
                                         .ninputs = 7,
                                         .checkpointing = true},
+                        encoder = {.name = "t5_c",
+                                   .method = "forward",
+                                   .inputs = {"input_ids", "attention_mask"},
+                                   .ninputs = 2,
+                                   .checkpointing = true},
                         reward = {.name = "image_reward_c",
                                   .method = "forward",
                                   .inputs = {"pixel_values", "input_ids", "attention_mask"},
@@ -133,6 +138,7 @@ FAULT_TEST(text)
 FAULT_TEST(decoder)
 FAULT_TEST(transformer)
 FAULT_TEST(checkpointed)
+FAULT_TEST(encoder)
 FAULT_TEST(reward)
 
 /* A graph that outgrows the list it is collected in: the list's second and third allocation fail too. */
@@ -192,6 +198,8 @@ int main(void) {
         cmocka_unit_test(transformer_from_then_on),
         cmocka_unit_test(checkpointed_once),
         cmocka_unit_test(checkpointed_from_then_on),
+        cmocka_unit_test(encoder_once),
+        cmocka_unit_test(encoder_from_then_on),
         cmocka_unit_test(reward_once),
         cmocka_unit_test(reward_from_then_on),
         cmocka_unit_test(chain),
