@@ -113,6 +113,11 @@ static const fault_case text = {.name = "clip_text_a", .method = "forward", .inp
                                                    "timestep", "guidance", "img_ids", "txt_ids"},
                                         .ninputs = 7,
                                         .checkpointing = true},
+                        encoder = {.name = "t5_c",
+                                   .method = "forward",
+                                   .inputs = {"input_ids", "attention_mask"},
+                                   .ninputs = 2,
+                                   .checkpointing = true},
                         reward = {.name = "image_reward_c",
                                   .method = "forward",
                                   .inputs = {"pixel_values", "input_ids", "attention_mask"},
@@ -138,6 +143,7 @@ FAULT_TEST(text)
 FAULT_TEST(decoder)
 FAULT_TEST(transformer)
 FAULT_TEST(checkpointed)
+FAULT_TEST(encoder)
 FAULT_TEST(reward)
 FAULT_TEST(siglip)
 FAULT_TEST(open_clip)
@@ -199,6 +205,8 @@ int main(void) {
         cmocka_unit_test(transformer_from_then_on),
         cmocka_unit_test(checkpointed_once),
         cmocka_unit_test(checkpointed_from_then_on),
+        cmocka_unit_test(encoder_once),
+        cmocka_unit_test(encoder_from_then_on),
         cmocka_unit_test(reward_once),
         cmocka_unit_test(reward_from_then_on),
         cmocka_unit_test(siglip_once),
