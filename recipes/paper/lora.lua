@@ -26,9 +26,9 @@ return common.compare(world, {
   },
   claims = {
     { "adapters on the blocks reach the style", eight, "~", whole, style, 0.1 },
-    { "and keep as many subjects", eight, "~", whole, subject, 0.05 },
+    { "adapters on the blocks keep as many subjects", eight, "~", whole, subject, 0.05 },
     { "adapters on every layer reach the style", all, "~", whole, style, 0.1 },
-    { "and keep as many subjects", all, "~", whole, subject, 0.05 },
+    { "adapters on every layer keep as many subjects", all, "~", whole, subject, 0.05 },
     { "adapters need less memory", eight, "<", whole, "memory" },
     { "adapters take less time", eight, "<", whole, "cpu_seconds" },
   },
