@@ -347,6 +347,50 @@ static int model_save(lua_State *L) {
     return return_self(L);
 }
 
+typedef struct {
+    saving to;
+    syz_random_weights how;
+    lua_State *L; /* the progress function is at 5 */
+} drawing;
+
+/* An error of the function must not jump over the files that are being written: it ends the calls, not the saving. */
+static void report_bytes(void *context, uint64_t done, uint64_t total) {
+    drawing *d = context;
+    if (lua_isnoneornil(d->L, 5)) return;
+    lua_pushvalue(d->L, 5);
+    lua_pushnumber(d->L, (double)done);
+    lua_pushnumber(d->L, (double)total);
+    if (lua_pcall(d->L, 2, 0, 0) == 0) return;
+    lua_pop(d->L, 1);
+    lua_pushnil(d->L);
+    lua_replace(d->L, 5);
+}
+
+static syz_status run_save_random(void *context) {
+    const drawing *d = context;
+    return syz_model_save_random(d->to.model, d->to.folder, d->to.dtype, d->to.max_shard_bytes, &d->how);
+}
+
+/* m:save_random(folder, seed, { dtype, max_shard_bytes, zeros }, progress(done, total) or nil): write a model without
+ * values, drawing one parameter after the other; dtype as a name, bf16 unless told */
+static int model_save_random(lua_State *L) {
+    drawing d = {
+        .to = {.model = check_model(L), .folder = luaL_checkstring(L, 2), .max_shard_bytes = SYZ_MAX_SHARD_BYTES},
+        .how = {.seed = bind_check_u64(L, 3), .progress = report_bytes},
+        .L = L};
+    luaL_checktype(L, 4, LUA_TTABLE);
+    lua_settop(L, 5);
+    lua_getfield(L, 4, "dtype");
+    d.to.dtype = bind_opt_dtype(L, 6, SYZ_BF16);
+    lua_getfield(L, 4, "max_shard_bytes");
+    if (!lua_isnil(L, 7)) d.to.max_shard_bytes = (uint64_t)luaL_checknumber(L, 7);
+    lua_getfield(L, 4, "zeros");
+    d.how.zeros = lua_toboolean(L, 8);
+    d.how.context = &d;
+    bind_try(L, bind_run(run_save_random, &d));
+    return 0;
+}
+
 /* ---- registration ---- */
 
 static const luaL_Reg methods[] = {
@@ -364,6 +408,7 @@ static const luaL_Reg methods[] = {
     {"init", model_init},
     {"to_f32", model_to_f32},
     {"save", model_save},
+    {"save_random", model_save_random},
     {NULL, NULL},
 };
 

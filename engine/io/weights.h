@@ -66,10 +66,19 @@ bool syz_torch_recognized(const syz_mapping *file);
 syz_status syz_torch_read(syz_weights *weights, syz_weight_file *file, bool shard);
 syz_status syz_weights_read_index(syz_weights *weights, json_t *index);
 
-/* Write a safetensors file up to its last byte, to be committed or discarded by the caller; NULL on failure. Tensors
- * are converted to `dtype` one after the other, unless it is SYZ_DTYPE_COUNT. */
-syz_file_writer *syz_safetensors_begin(const char *path, const char *const names[], syz_tensor *const tensors[],
-                                       int64_t count, syz_dtype dtype, const char *const (*metadata)[2],
+/* A tensor of a file to be written, and what makes number `index` of them when its turn comes: a tensor of that shape
+ * and any floating-point dtype (or just that one), which may belong to the current scope; NULL on failure. */
+typedef struct {
+    const char *name;
+    syz_shape shape;
+    syz_dtype dtype;
+} syz_weight_plan;
+typedef syz_tensor *(*syz_weight_maker)(void *context, int64_t index);
+
+/* Write a safetensors file up to its last byte, to be committed or discarded by the caller; NULL on failure. One tensor
+ * after the other is made, converted and written, so that all of them need not fit into memory. */
+syz_file_writer *syz_safetensors_begin(const char *path, const syz_weight_plan plans[], int64_t count,
+                                       syz_weight_maker make, void *context, const char *const (*metadata)[2],
                                        int64_t nmetadata);
 
 #endif

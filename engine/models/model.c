@@ -151,6 +151,23 @@ static syz_naming recognise(const syz_weights *weights, const syz_model_class_in
     return (syz_naming){NULL, ""};
 }
 
+const char *syz_weights_layout(const syz_weights *weights, const char **class_name) {
+    const syz_model_class_info *class;
+    syz_naming naming = recognise(weights, &class);
+    *class_name = naming.layout ? class->name : NULL;
+    return naming.layout ? naming.layout->name : NULL;
+}
+
+char *syz_weights_config(const syz_weights *weights, const char *path) {
+    const syz_model_class_info *class;
+    syz_naming naming = recognise(weights, &class);
+    if (syz_failed()) return NULL;
+    if (naming.layout && naming.layout->config) return naming.layout->config(weights, naming.prefix, path);
+    return syz_fail_null(SYZ_ENOTFOUND,
+                         "%s: its names do not tell the model: give a configuration, or put a config.json beside it",
+                         path);
+}
+
 /* For a weights file without a given configuration: config.json beside it if that is of the file's class, or else what
  * names and shapes tell. */
 static syz_model *build_beside(const syz_weights *weights, const char *path) {
@@ -166,13 +183,9 @@ static syz_model *build_beside(const syz_weights *weights, const char *path) {
     const char *named = present ? class_name(&config) : NULL;
     if (present && (!naming.layout || (named && strcmp(named, class->name) == 0))) {
         m = build(&config);
-    } else if (naming.layout && naming.layout->config) {
-        text = naming.layout->config(weights, naming.prefix, path);
-        if (text) m = build_from_text(text, path);
+    } else if ((text = syz_weights_config(weights, path))) {
+        m = build_from_text(text, path);
         free(text);
-    } else {
-        syz_fail(SYZ_ENOTFOUND,
-                 "%s: its names do not tell the model: give a configuration, or put a config.json beside it", path);
     }
 done:
     syz_json_close(&config);
@@ -230,14 +243,24 @@ syz_status syz_model_init(syz_model *m, uint64_t seed) {
     return syz_params_init(&m->params, seed);
 }
 
-syz_status syz_model_save_sharded(const syz_model *m, const char *folder, syz_dtype dtype, uint64_t max_shard_bytes) {
+static syz_status save(const syz_model *m, const char *folder, syz_dtype dtype, uint64_t max_shard_bytes,
+                       const syz_random_weights *random) {
     if (syz_failed()) return syz_error_status();
     SYZ_TRY(syz_make_folders(folder));
-    SYZ_TRY(syz_params_save(&m->params, folder, m->class->weights, dtype, max_shard_bytes));
+    SYZ_TRY(syz_params_save(&m->params, folder, m->class->weights, dtype, max_shard_bytes, random));
     char *config = syz_format("%s/config.json", folder);
     if (config) syz_file_write(config, m->config_text, strlen(m->config_text));
     free(config);
     return syz_error_status();
+}
+
+syz_status syz_model_save_sharded(const syz_model *m, const char *folder, syz_dtype dtype, uint64_t max_shard_bytes) {
+    return save(m, folder, dtype, max_shard_bytes, NULL);
+}
+
+syz_status syz_model_save_random(const syz_model *m, const char *folder, syz_dtype dtype, uint64_t max_shard_bytes,
+                                 const syz_random_weights *how) {
+    return save(m, folder, dtype, max_shard_bytes, how);
 }
 
 syz_status syz_model_save(const syz_model *m, const char *folder, syz_dtype dtype) {

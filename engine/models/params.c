@@ -96,8 +96,13 @@ static syz_status set_values(syz_param *param, syz_tensor *source) {
     return SYZ_OK;
 }
 
-static syz_tensor *draw(const syz_param *param, uint64_t seed) {
-    syz_rng rng = {.seed = seed, .stream = hash_name(param->name)};
+/* A layer that starts at zero, as adaLN-Zero, would hide everything before it; so do random weights without `zeros`. */
+static const double NOT_ZERO = 0.02;
+
+syz_tensor *syz_params_draw(const syz_param *param, const syz_random_weights *how) {
+    syz_rng rng = {.seed = how->seed, .stream = hash_name(param->name)};
+    bool zero = param->init.kind == SYZ_INIT_CONSTANT && param->init.value == 0 && param->shape.n >= 2;
+    if (zero && !how->zeros) return syz_affine(syz_randn(&rng, param->shape), NOT_ZERO, 0);
     switch (param->init.kind) {
     case SYZ_INIT_NORMAL:
         return syz_affine(syz_randn(&rng, param->shape), param->init.value, 0);
@@ -110,11 +115,12 @@ static syz_tensor *draw(const syz_param *param, uint64_t seed) {
 
 syz_status syz_params_init(syz_params *params, uint64_t seed) {
     if (syz_failed()) return syz_error_status();
+    syz_random_weights how = {.seed = seed, .zeros = true};
     syz_no_grad_push();
     syz_status status = SYZ_OK;
     for (int64_t i = 0; i < params->count && status == SYZ_OK; i++) {
         if ((status = syz_scope_push()) != SYZ_OK) break;
-        status = set_values(&params->items[i], draw(&params->items[i], seed));
+        status = set_values(&params->items[i], syz_params_draw(&params->items[i], &how));
         syz_scope_pop();
     }
     syz_no_grad_pop();

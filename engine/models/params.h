@@ -46,14 +46,18 @@ syz_status syz_params_init(syz_params *params, uint64_t seed);
 
 struct syz_source; /* models/layout.h */
 
+/* One parameter's starting values, f32; `how` gives the seed. */
+syz_tensor *syz_params_draw(const syz_param *param, const syz_random_weights *how);
+
 /* Load every parameter from where syz_layout_resolve() found it. Values become f32, unless `keep`: then they stay as
  * stored, sharing the file's memory where their order there is ours. */
 syz_status syz_params_load(syz_params *params, const syz_weights *weights, const struct syz_source *sources, bool keep);
 /* Make of parameters that were loaded as stored what syz_params_load() makes without `keep`. */
 syz_status syz_params_to_f32(syz_params *params);
 /* Write folder/name.safetensors with every parameter as `dtype`, or, when there are more bytes than `max_shard_bytes`,
- * shards and their index. What an earlier save left under other names goes. See save.c. */
+ * shards and their index. What an earlier save left under other names goes. `random` NULL: the parameters' values;
+ * otherwise parameters need no values, and each is drawn when it is written. See save.c. */
 syz_status syz_params_save(const syz_params *params, const char *folder, const char *name, syz_dtype dtype,
-                           uint64_t max_shard_bytes);
+                           uint64_t max_shard_bytes, const syz_random_weights *random);
 
 #endif

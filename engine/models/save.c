@@ -22,7 +22,10 @@ typedef struct {
     const syz_params *params;
     const char *folder, *name;
     syz_dtype dtype;
-    int64_t *shard_of; /* of every parameter */
+    const syz_random_weights *random; /* NULL: the parameters have values */
+    uint64_t done;                    /* bytes written */
+    int64_t *members;                 /* parameters of the shard that is being written */
+    int64_t *shard_of;                /* of every parameter */
     int64_t shards;
     uint64_t total; /* bytes of all */
     syz_file_writer **writers;
@@ -31,6 +34,13 @@ typedef struct {
 
 /* ---- which parameter goes where ---------------------------------------------------------------------------------- */
 
+static uint64_t bytes_of(const plan *p, const syz_param *param) {
+    uint64_t bytes = syz_dtype_size(p->dtype);
+    for (int i = 0; i < param->shape.n; i++)
+        bytes *= (uint64_t)param->shape.dim[i];
+    return bytes;
+}
+
 /* Parameters in their order fill one shard after the other; one that is too large for any has a shard of its own. */
 static syz_status distribute(plan *p, uint64_t most) {
     if (!(p->shard_of = syz_alloc((size_t)p->params->count, sizeof *p->shard_of))) return syz_error_status();
@@ -38,10 +48,10 @@ static syz_status distribute(plan *p, uint64_t most) {
     uint64_t filled = 0;
     for (int64_t i = 0; i < p->params->count; i++) {
         const syz_param *param = &p->params->items[i];
-        if (!param->tensor)
+        if (!param->tensor && !p->random)
             return syz_fail(SYZ_EINVAL, "%s/%s.safetensors: \"%s\" has no values yet: initialise or load the model",
                             p->folder, p->name, param->name);
-        uint64_t bytes = (uint64_t)syz_numel(param->tensor) * syz_dtype_size(p->dtype);
+        uint64_t bytes = bytes_of(p, param);
         p->total += bytes;
         if (bytes > most) {
             p->shard_of[i] = p->shards++;
@@ -68,16 +78,26 @@ static char *shard_name(const plan *p, int64_t k) {
 
 /* ---- writing under temporary names ------------------------------------------------------------------------------- */
 
-static syz_status write_shard(plan *p, int64_t k, const char **names, syz_tensor **tensors) {
+static syz_tensor *make_values(void *context, int64_t index) {
+    plan *p = context;
+    const syz_param *param = &p->params->items[p->members[index]];
+    if (!p->random) return param->tensor;
+    syz_tensor *t = syz_params_draw(param, p->random);
+    p->done += bytes_of(p, param);
+    if (t && p->random->progress) p->random->progress(p->random->context, p->done, p->total);
+    return t;
+}
+
+static syz_status write_shard(plan *p, int64_t k, syz_weight_plan *weights) {
     static const char *const metadata[][2] = {{"format", "pt"}};
     int64_t count = 0;
     for (int64_t i = 0; i < p->params->count; i++) {
         if (p->shard_of[i] != k) continue;
-        names[count] = p->params->items[i].name;
-        tensors[count++] = p->params->items[i].tensor;
+        weights[count] = (syz_weight_plan){p->params->items[i].name, p->params->items[i].shape, p->dtype};
+        p->members[count++] = i;
     }
     char *name = shard_name(p, k), *path = name ? syz_format("%s/%s", p->folder, name) : NULL;
-    if (path) p->writers[k] = syz_safetensors_begin(path, names, tensors, count, p->dtype, metadata, 1);
+    if (path) p->writers[k] = syz_safetensors_begin(path, weights, count, make_values, p, metadata, 1);
     free(name);
     free(path);
     return syz_error_status();
@@ -85,12 +105,11 @@ static syz_status write_shard(plan *p, int64_t k, const char **names, syz_tensor
 
 static syz_status write_shards(plan *p) {
     p->writers = syz_alloc((size_t)p->shards, sizeof *p->writers);
-    const char **names = p->writers ? syz_alloc((size_t)p->params->count, sizeof *names) : NULL;
-    syz_tensor **tensors = names ? syz_alloc((size_t)p->params->count, sizeof(syz_tensor *)) : NULL;
-    for (int64_t k = 0; k < p->shards && tensors && !syz_failed(); k++)
-        write_shard(p, k, names, tensors);
-    free(names);
-    free(tensors);
+    p->members = p->writers ? syz_alloc((size_t)p->params->count, sizeof *p->members) : NULL;
+    syz_weight_plan *weights = p->members ? syz_alloc((size_t)p->params->count, sizeof *weights) : NULL;
+    for (int64_t k = 0; k < p->shards && weights && !syz_failed(); k++)
+        write_shard(p, k, weights);
+    free(weights);
     return syz_error_status();
 }
 
@@ -197,11 +216,11 @@ static syz_status publish(plan *p) {
 }
 
 syz_status syz_params_save(const syz_params *params, const char *folder, const char *name, syz_dtype dtype,
-                           uint64_t max_shard_bytes) {
+                           uint64_t max_shard_bytes, const syz_random_weights *random) {
     if (!syz_is_float(dtype))
         return syz_fail(SYZ_EDTYPE, "%s/%s.safetensors: weights cannot be saved as %s", folder, name,
                         syz_dtype_name(dtype));
-    plan p = {.params = params, .folder = folder, .name = name, .dtype = dtype};
+    plan p = {.params = params, .folder = folder, .name = name, .dtype = dtype, .random = random};
     syz_status status = distribute(&p, max_shard_bytes);
     if (status == SYZ_OK) status = write_shards(&p);
     if (status == SYZ_OK && p.shards > 1) status = write_index(&p);
@@ -210,6 +229,7 @@ syz_status syz_params_save(const syz_params *params, const char *folder, const c
         syz_file_discard(p.writers[k]);
     syz_file_discard(p.index);
     free(p.writers);
+    free(p.members);
     free(p.shard_of);
     return status;
 }

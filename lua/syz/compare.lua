@@ -172,7 +172,16 @@ local function storable(values)
   return kept
 end
 
+-- Whether some variant trains the transformer itself.
+function Comparison:trains_whole()
+  for _, variant in ipairs(self.variants) do
+    if variant.method and not variant.lora and not self.came_with_adapter then return true end
+  end
+  return false
+end
+
 function Comparison:snapshot()
+  if self:trains_whole() then loop.to_f32 { transformer = self.pipeline.transformer } end
   self.start = {}
   for i, module in ipairs(self:parts()) do
     self.start[i] = {}
