@@ -310,6 +310,9 @@ SYZ_API syz_status syz_model_load_as(syz_model **m, const char *path, const char
 /* Give a model that was loaded as stored f32 values of its own, as training needs them. Its parameters are new tensors
  * then, unless they were such already. */
 SYZ_API syz_status syz_model_to_f32(syz_model *m);
+/* Whether a folder's or file's weights are those of the model, which needs no values: every name and shape, no tensor
+ * is read. */
+SYZ_API syz_status syz_model_check(const syz_model *m, const char *path);
 /* The layout of another library that a file's names are in, and the class that it is of; NULL: none that is known. */
 SYZ_API const char *syz_weights_layout(const syz_weights *weights, const char **class_name);
 /* The configuration that such a file tells, as JSON text to be freed; NULL with an error, naming `path`, if it cannot.

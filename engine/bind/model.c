@@ -316,6 +316,12 @@ static int model_init(lua_State *L) {
     return return_self(L);
 }
 
+/* m:check(folder or file): raise unless the weights there are this model's; reads names and shapes only */
+static int model_check(lua_State *L) {
+    bind_try(L, syz_model_check(check_model(L), luaL_checkstring(L, 2)));
+    return return_self(L);
+}
+
 static syz_status run_to_f32(void *model) {
     return syz_model_to_f32(model);
 }
@@ -406,6 +412,7 @@ static const luaL_Reg methods[] = {
     {"zero_grad", model_zero_grad},
     {"flops", model_flops},
     {"init", model_init},
+    {"check", model_check},
     {"to_f32", model_to_f32},
     {"save", model_save},
     {"save_random", model_save_random},

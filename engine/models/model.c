@@ -133,9 +133,14 @@ static char *find_weights(const char *folder) {
                          folder, names[0], names[1]);
 }
 
-static syz_status load_weights(syz_model *m, const syz_weights *weights, const char *path, bool keep) {
+/* To be freed; NULL with an error. */
+static syz_source *find_sources(const syz_model *m, const syz_weights *weights, const char *path) {
     syz_naming naming = syz_layout_find(m->class->layouts, weights);
-    syz_source *sources = syz_layout_resolve(&m->params, weights, path, naming, m->class->ignore);
+    return syz_layout_resolve(&m->params, weights, path, naming, m->class->ignore);
+}
+
+static syz_status load_weights(syz_model *m, const syz_weights *weights, const char *path, bool keep) {
+    syz_source *sources = find_sources(m, weights, path);
     syz_status status = sources ? syz_params_load(&m->params, weights, sources, keep) : syz_error_status();
     free(sources);
     return status;
@@ -202,16 +207,24 @@ static syz_model *build_folder(const char *folder) {
     return m;
 }
 
-static syz_model *load(const char *path, const char *config_text, bool keep) {
+static bool is_file(const char *path) {
     struct stat info;
-    bool file = stat(path, &info) == 0 && !S_ISDIR(info.st_mode);
+    return stat(path, &info) == 0 && !S_ISDIR(info.st_mode);
+}
+
+/* The file itself, or the weights of a folder; to be freed. */
+static char *weights_path(const char *path) {
+    return is_file(path) ? syz_strdup(path) : find_weights(path);
+}
+
+static syz_model *load(const char *path, const char *config_text, bool keep) {
     syz_model *m = NULL;
     if (config_text)
         m = build_from_text(config_text, "configuration");
-    else if (!file)
+    else if (!is_file(path))
         m = build_folder(path);
     if (syz_failed()) return NULL;
-    char *name = file ? syz_strdup(path) : find_weights(path);
+    char *name = weights_path(path);
     syz_weights *weights = name ? syz_weights_open(name) : NULL;
     if (weights && !m) m = build_beside(weights, name);
     if (weights && m) load_weights(m, weights, name, keep);
@@ -224,6 +237,16 @@ static syz_model *load(const char *path, const char *config_text, bool keep) {
 
 syz_status syz_model_load_as(syz_model **m, const char *path, const char *config_text, bool stored) {
     *m = syz_failed() ? NULL : load(path, config_text, stored);
+    return syz_error_status();
+}
+
+syz_status syz_model_check(const syz_model *m, const char *path) {
+    if (syz_failed()) return syz_error_status();
+    char *name = weights_path(path);
+    syz_weights *weights = name ? syz_weights_open(name) : NULL;
+    if (weights) free(find_sources(m, weights, name));
+    syz_weights_close(weights);
+    free(name);
     return syz_error_status();
 }
 

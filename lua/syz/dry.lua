@@ -30,34 +30,26 @@ local STAND_INS = {
 -- Set while a dry run is on: { layers, models = syz.DryModel[], restore = what stop() puts back, names = stand-ins }
 local state
 
--- Keys of configurations that are depths; a model has the same number of blocks in each of its parts.
-local DEPTHS = { "num_layers", "num_single_layers", "num_hidden_layers" }
-
--- A copy of a configuration with at most `layers` blocks in each part.
-local function shallow(config, layers)
-  local copy = {}
-  for key, value in pairs(config) do
-    copy[key] = type(value) == "table" and #value == 0 and shallow(value, layers) or value
+-- The missing path that a folder of configurations, or a part of it, stands in for; nil for any other.
+local function stands_for(path)
+  for folder, missing in pairs(state.names) do
+    if path == folder or path:sub(1, #folder + 1) == folder .. "/" then return missing .. path:sub(#folder + 1) end
   end
-  for _, key in ipairs(DEPTHS) do
-    if type(copy[key]) == "number" then copy[key] = math.min(copy[key], layers) end
-  end
-  return copy
 end
 
 local function note(path, missing, model, config, parameters, kept)
-  state.models[#state.models + 1] = { path = state.names[path] or path, missing = missing, model = model,
+  state.models[#state.models + 1] = { path = stands_for(path) or path, missing = missing, model = model,
     config = config, parameters = parameters, stored = kept }
   return model
 end
 
 local function random(config, deep)
-  return core.model.create(deep and config or shallow(config, state.layers)):init(1)
+  return core.model.create(deep and config or published.shallow(config, state.layers)):init(1)
 end
 
 -- What core.model.load and load_stored become.
 local function load(path, config, stored)
-  if state.names[path] then
+  if stands_for(path) then
     config = config or files.need_json(path .. "/config.json")
     local parameters = core.model.create(config):numel()
     return note(path, true, random(config, parameters <= LARGE_STAND_IN), config, parameters, stored)
@@ -84,9 +76,7 @@ local function stand_in_tokenizer()
 end
 
 local function tokenizer(folder)
-  local known = false
-  for name in pairs(state.names) do known = known or folder:sub(1, #name) == name end
-  return known and stand_in_tokenizer() or state.restore.tokenizer(folder)
+  return stands_for(folder) and stand_in_tokenizer() or state.restore.tokenizer(folder)
 end
 
 -- The path itself, or the folder of configurations that stands in for it.
