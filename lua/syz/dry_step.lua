@@ -1,7 +1,8 @@
---- The one step of a dry run, and what it says about the real ones: operations, memory, and that the numbers are finite.
+--- The one step of a dry run, and what it says about the real ones: operations, memory, and that the numbers are
+--- finite.
 --
--- At full depth nothing was run: its operations are those of the shallow model times the ratio of what syz.flops says of
--- the two, its memory that of the shallow one plus what each block left out would add.
+-- At full depth nothing was run: its operations are those of the shallow model times the ratio of what syz.flops says
+-- of the two, its memory that of the shallow one plus what each block left out would add.
 local core = require "syz.core"
 local flops = require "syz.flops"
 local loop = require "syz.loop"
