@@ -92,20 +92,21 @@ static int safetensors_layout(lua_State *L) {
     syz_weights **weights = open_weights(L);
     const char *class_name, *layout = syz_weights_layout(*weights, &class_name);
     if (!layout) return 0;
-    lua_pushstring(L, layout);
-    lua_pushstring(L, class_name);
     char **text = bind_new(L, &bind_bytes_type, sizeof *text);
     *text = syz_weights_config(*weights, lua_tostring(L, 1));
     if (*text) {
-        lua_pushvalue(L, -3);
-        lua_pushvalue(L, -3);
-        return 2 + bind_json_decode(L, *text, strlen(*text));
+        bind_json_decode(L, *text, strlen(*text));
+    } else {
+        lua_pushstring(L, syz_error_message());
+        syz_error_clear();
     }
+    bool told = *text;
+    lua_pushstring(L, layout);
+    lua_pushstring(L, class_name);
     lua_pushvalue(L, -3);
-    lua_pushvalue(L, -3);
+    if (told) return 3;
     lua_pushnil(L);
-    lua_pushstring(L, syz_error_message());
-    syz_error_clear();
+    lua_insert(L, -2);
     return 4;
 }
 

@@ -199,9 +199,32 @@ static void decode(syz_model *m, syz_tensor *const in[], syz_tensor *out[]) {
     out[0] = run_half(m, "decoder", z, s->nencoder, s->nstages);
 }
 
+static syz_tensor *whole(void *m, int64_t decoder, syz_tensor *const in[], int nin) {
+    (void)nin;
+    syz_tensor *out = NULL;
+    (decoder ? decode : encode)(m, in, &out);
+    return out;
+}
+
+/* For one of many tiles: with checkpointing it keeps nothing but its input, and blocks are recomputed while it is. */
+static void run_tile(syz_model *m, bool decoder, syz_tensor *const in[], syz_tensor *out[]) {
+    bool recompute = m->checkpointing && syz_grad_enabled();
+    out[0] = recompute ? syz_checkpoint_block(m, whole, decoder, in, 1) : whole(m, decoder, in, 1);
+}
+
+static void encode_tile(syz_model *m, syz_tensor *const in[], syz_tensor *out[]) {
+    run_tile(m, false, in, out);
+}
+
+static void decode_tile(syz_model *m, syz_tensor *const in[], syz_tensor *out[]) {
+    run_tile(m, true, in, out);
+}
+
 static const syz_method methods[] = {
     {"encode", "image", "moments", encode},
     {"decode", "latent", "image", decode},
+    {"encode_tile", "image", "moments", encode_tile},
+    {"decode_tile", "latent", "image", decode_tile},
     {0},
 };
 

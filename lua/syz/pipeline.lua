@@ -11,6 +11,7 @@ local pipeline_text = require "syz.pipeline_text"
 local sampler = require "syz.sampler"
 local schedule = require "syz.schedule"
 local scheduler = require "syz.scheduler"
+local tiling = require "syz.tiling"
 
 ---@class syz.Pipeline
 local Pipeline = {}
@@ -92,12 +93,12 @@ end
 --- Packed latents to images [B,H,W,3] in [0, 1].
 function Pipeline:decode(x)
   local z = unpack_tokens(x, self.h, self.w) / self.scaling_factor + self.shift_factor
-  return (self.vae:decode(z) * 0.5 + 0.5):clamp(0, 1)
+  return (tiling.decode(self.vae, z, self.tiles) * 0.5 + 0.5):clamp(0, 1)
 end
 
 --- Images [B,H,W,3] in [0, 1] to packed latents (the posterior's mean): offline training starts here.
 function Pipeline:encode(images)
-  local moments = self.vae:encode(images * 2 - 1)
+  local moments = tiling.encode(self.vae, images * 2 - 1, self.tiles)
   local mean = moments:slice(3, 0, moments:size(3) / 2)
   return pack((mean - self.shift_factor) * self.scaling_factor)
 end
@@ -203,6 +204,7 @@ M.transformer = pipeline_folder.transformer
 
 local OPTIONS = {
   steps = "integer", shift = "number", size = "table", dtype = "string", max_length = "integer", embeddings = "string",
+  vae_tiling = "table|boolean",
   transformer = "string", vae = "string", text_encoder = "string", text_encoder_2 = "string", tokenizer = "string",
   tokenizer_2 = "string",
 }
@@ -224,11 +226,13 @@ end
 
 --- Load a pipeline folder. Large parts stay as they are stored, mapped from the disk (`dtype`: "f32" or "stored" for
 --- all of them); a path in the name of a part replaces that part; `embeddings` names a folder that `syz embed` wrote,
---- and no text encoder is loaded then; `max_length` is T5's number of tokens.
+--- and no text encoder is loaded then; `max_length` is T5's number of tokens; `vae_tiling`, true or
+--- { size = pixels, overlap = 0.25 }, sends large images through the VAE in tiles.
 ---@param folder string
 ---@param options { steps: integer|nil, shift: number|nil, size: integer[]|nil, dtype: "f32"|"stored"|nil,
----  max_length: integer|nil, embeddings: string|nil, transformer: string|nil, vae: string|nil,
----  text_encoder: string|nil, text_encoder_2: string|nil, tokenizer: string|nil, tokenizer_2: string|nil }|nil
+---  max_length: integer|nil, embeddings: string|nil, vae_tiling: table|boolean|nil, transformer: string|nil,
+---  vae: string|nil, text_encoder: string|nil, text_encoder_2: string|nil, tokenizer: string|nil,
+---  tokenizer_2: string|nil }|nil
 ---@return syz.Pipeline
 function M.load(folder, options)
   options = options or {}
@@ -245,6 +249,7 @@ function M.load(folder, options)
     for name, value in pairs(pipeline_folder.text(folder, options, usual.length)) do parts[name] = value end
   end
   parts.folder, parts.size = folder, options.size
+  parts.tiles = options.vae_tiling and tiling.new(parts.vae, options.vae_tiling) or nil
   parts.scheduler = pipeline_folder.scheduler(folder, parts.transformer:config().guidance_embeds == true)
   parts.steps, parts.default_steps, parts.default_guidance = options.steps or usual.steps, usual.default_steps,
     usual.guidance
