@@ -402,27 +402,29 @@ SYZ_API void syz_lora_remove(syz_model *m);
 
 /* ---- tokenizers -------------------------------------------------------------------------------------------------- */
 
-/* CLIP's byte-pair tokenizer, with the ids of transformers' CLIPTokenizer: NFC, lower case, pieces, merges by rank.
- * Immutable once open, so threads may share it. */
+/* CLIP's byte pairs, T5's unigram pieces or BERT's word pieces, with the ids of transformers' tokenizers
+ * (docs/tokenizers.md). Immutable once open, so threads may share it. */
 typedef struct syz_tokenizer syz_tokenizer;
 
 typedef struct {
-    int64_t bos, eos, pad,
-        unk; /* <|startoftext|>, <|endoftext|>, what fills up, what stands for an unknown character */
+    int64_t bos, eos, pad, unk; /* what begins a text (-1: nothing, T5), ends it, fills up, stands for the unknown */
 } syz_special_ids;
 
-/* Reads vocab.json and merges.txt of a folder, and the names of the special tokens from tokenizer_config.json and
- * special_tokens_map.json where they exist (without them: CLIP's, padding with <|endoftext|>). SYZ_ENOTFOUND for a
- * missing file, SYZ_EFORMAT for a merge or special token that the vocabulary lacks. Freed by syz_tokenizer_free(). */
+/* The files of a folder choose the kind: vocab.json and merges.txt, or merges.txt alone (CLIP); tokenizer.json;
+ * spiece.model (T5); vocab.txt (BERT). Special and added tokens come from tokenizer_config.json,
+ * special_tokens_map.json and added_tokens.json where they exist. SYZ_ENOTFOUND for a missing file, SYZ_EFORMAT for one
+ * that is damaged or asks for what is not implemented. Freed by syz_tokenizer_free(). */
 SYZ_API syz_status syz_tokenizer_open(syz_tokenizer **tokenizer, const char *folder);
+/* As "open_clip": CLIP's vocabulary, with the text cleaned as open_clip cleans it. NULL: as above. */
+SYZ_API syz_status syz_tokenizer_open_as(syz_tokenizer **tokenizer, const char *folder, const char *reading);
 SYZ_API void syz_tokenizer_free(syz_tokenizer *tokenizer); /* NULL is allowed */
 /* The ids of a text without bos and eos. `*count` is the number of tokens; at most `capacity` of them are written (as
  * snprintf does). A special token spelled out in the text becomes its id. SYZ_EINVAL if the text is not UTF-8 or is
  * longer than 16 MiB. */
 SYZ_API syz_status syz_tokenizer_encode(const syz_tokenizer *tokenizer, const char *text, int64_t *ids, size_t capacity,
                                         size_t *count);
-/* ids[length] = bos, as many tokens as fit, eos, then padding: `pad`, or the folder's own padding token if `pad` < 0
- * (open_clip pads with 0). `*used`, unless NULL, counts what is not padding. length >= 2. */
+/* ids[length] = bos if the kind has one, as many tokens as fit, eos, then padding: `pad`, or the folder's own padding
+ * token if `pad` < 0 (open_clip pads with 0). `*used`, unless NULL, counts what is not padding. */
 SYZ_API syz_status syz_tokenizer_encode_padded(const syz_tokenizer *tokenizer, const char *text, int64_t pad,
                                                int64_t *ids, size_t length, size_t *used);
 /* The text of ids[0..count) without special tokens, free() it; NULL for an id outside the vocabulary. Bytes are as the

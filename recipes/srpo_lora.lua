@@ -13,7 +13,7 @@ local opt = syz.options {
   rank = { 8, "of the adapters" }, alpha = { 8, "their scale is alpha / rank" },
   targets = { "blocks", "layers that are adapted", { "attention", "blocks", "all-linear" } },
   from = { "", "adapters to start from, a folder or a file; rank, alpha and targets are then theirs" },
-  steps = { 40, "optimizer steps" }, batch = { 16, "prompts per step" }, lr = { 1e-3, "AdamW learning rate" },
+  steps = { 40, "optimizer steps" }, batch = { 16, "prompts per step" }, lr = { 4e-4, "AdamW learning rate" },
   ema = { 0, "decay of a moving average of the adapters; 0 for none" },
   rollout = { 12, "sampler steps of the rollout" }, seed = { 42, "random seed, of the adapters too" },
   precision = { "f32", "of matrix products and convolutions", { "f32", "bf16" } },

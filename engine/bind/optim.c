@@ -182,9 +182,10 @@ static int ema_gc(lua_State *L) {
     return 0;
 }
 
+/* e:update([decay]) */
 static int ema_update(lua_State *L) {
     bind_ema *self = check_ema(L);
-    bind_try(L, syz_ema_update(self->ema, self->decay));
+    bind_try(L, syz_ema_update(self->ema, luaL_optnumber(L, 2, self->decay)));
     return 0;
 }
 

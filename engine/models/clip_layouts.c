@@ -1,10 +1,13 @@
 #include "models/clip_layouts.h"
 
+#include "core/alloc.h"
 #include "core/error.h"
 #include "io/json.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- open_clip ---- */
 
@@ -63,11 +66,22 @@ static int64_t head_width(int64_t width) {
     return width % 64 ? 0 : 64;
 }
 
-/* OpenAI's sizes, up to ViT-L, are quick_gelu here, as OpenAI's weights want it; towers above them have only been
- * published with gelu by LAION, on whose ViT-H/14 HPSv2 and PickScore stand. LAION's and others' weights of OpenAI's
- * sizes are told apart by nothing in the file: those need a configuration with "hidden_act": "gelu". */
-static const char *activation(int64_t vision_width) {
-    return vision_width > 1024 ? "gelu" : "quick_gelu";
+/* The activation, as open_clip_config.json beside the file says it. Without one, OpenAI's sizes, up to ViT-L, are
+ * quick_gelu, as OpenAI's weights want it, and larger towers gelu, as LAION published them, on whose ViT-H/14 HPSv2 and
+ * PickScore stand. Nothing in a file tells LAION's and others' weights of OpenAI's sizes: those need a configuration
+ * with "hidden_act": "gelu". */
+static const char *activation(int64_t vision_width, const char *path) {
+    bool quick = vision_width <= 1024;
+    const char *slash = strrchr(path, '/');
+    char *beside = syz_format("%.*sopen_clip_config.json", slash ? (int)(slash - path) + 1 : 0, path);
+    syz_json config = {0};
+    if (beside && access(beside, F_OK) == 0 && syz_json_open(&config, beside) == SYZ_OK) {
+        syz_json model = syz_json_child(&config, "model_cfg");
+        quick = syz_json_bool(&model, "quick_gelu", false);
+    }
+    syz_json_close(&config);
+    free(beside);
+    return quick ? "quick_gelu" : "gelu";
 }
 
 /* What both towers' configurations have. NULL with an error when the width tells no number of heads. */
@@ -129,7 +143,8 @@ static char *open_clip_config(const syz_weights *weights, const char *prefix, co
     if (!text_width)
         return syz_fail_null(SYZ_EFORMAT, "%s: \"%stoken_embedding.weight\" is missing: a CLIP has two towers", path,
                              prefix);
-    const char *act = activation(vision_width);
+    const char *act = activation(vision_width, path);
+    if (syz_failed()) return NULL;
     json_t *text = tower_config(weights, prefix, "transformer", text_width, act, path);
     json_t *vision = text ? tower_config(weights, prefix, "visual.transformer", vision_width, act, path) : NULL;
     char *result = NULL;
@@ -139,8 +154,8 @@ static char *open_clip_config(const syz_weights *weights, const char *prefix, co
                                    "text_config", text, "vision_config", vision);
         result = config ? json_dumps(config, 0) : NULL;
         json_decref(config);
-        if (!result) syz_fail(SYZ_ENOMEM, "out of memory: the configuration of %s", path);
     }
+    if (!result && !syz_failed()) syz_fail(SYZ_ENOMEM, "out of memory: the configuration of %s", path);
     json_decref(text);
     json_decref(vision);
     return result;

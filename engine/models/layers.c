@@ -77,10 +77,7 @@ syz_tensor *syz_apply_group_norm(const syz_model *m, const char *name, syz_tenso
 }
 
 syz_tensor *syz_apply_embedding(const syz_model *m, const char *name, syz_tensor *ids) {
-    syz_tensor *table = syz_weight(m, name);
-    if (!table || table->dtype == SYZ_F32) return syz_embedding(table, ids);
-    syz_tensor *rows = syz_cast(syz_index_select(table, 0, syz_reshape(ids, SYZ_SHAPE(-1))), SYZ_F32);
-    return syz_reshape(rows, SYZ_SHAPE(ids->shape.dim[0], ids->shape.dim[1], -1));
+    return syz_embedding(syz_weight(m, name), ids);
 }
 
 syz_tensor *syz_narrow(syz_tensor *x, int64_t dim, int64_t begin, int64_t length) {

@@ -8,8 +8,9 @@
 #include <math.h>
 #include <string.h>
 
-#define TOKENS    "shared.weight"
-#define POSITIONS "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+#define TOKENS         "shared.weight"
+#define ENCODER_TOKENS "encoder.embed_tokens.weight"
+#define POSITIONS      "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 
 typedef struct {
     int64_t vocabulary, width, inner, layers, heads, head_dim;
@@ -80,8 +81,44 @@ static void build(syz_model *m, const syz_json *config) {
 
 /* In transformers the encoder's table is the shared one, under a second name that many checkpoints store too. */
 static bool ignore(const char *name) {
-    return strcmp(name, "encoder.embed_tokens.weight") == 0;
+    return strcmp(name, ENCODER_TOKENS) == 0;
 }
+
+/* ---- files by themselves, such as t5xxl_fp16.safetensors: our names, and what they tell ---- */
+
+static const syz_layout_rule rules[] = {
+    {TOKENS, TOKENS, SYZ_LAYOUT_SAME},
+    {TOKENS, ENCODER_TOKENS, SYZ_LAYOUT_SAME},
+    {"*", "*", SYZ_LAYOUT_SAME},
+    {0},
+};
+
+/* The numbers that shapes do not tell are those of every published T5: 128 and 1e-6. */
+static char *config_of_file(const syz_weights *weights, const char *prefix, const char *path) {
+    const char *table = syz_layout_side(weights, prefix, TOKENS, 0) ? TOKENS : ENCODER_TOKENS;
+    int64_t heads = syz_layout_side(weights, prefix, POSITIONS, 1);
+    int64_t attended = syz_layout_side(weights, prefix, "encoder.block.0.layer.0.SelfAttention.q.weight", 0);
+    int64_t gated = syz_layout_side(weights, prefix, "encoder.block.0.layer.1.DenseReluDense.wi_0.weight", 0);
+    int64_t plain = syz_layout_side(weights, prefix, "encoder.block.0.layer.1.DenseReluDense.wi.weight", 0);
+    int64_t width = syz_layout_side(weights, prefix, table, 1);
+    if (!heads || !width || attended % heads || (!gated && !plain))
+        return syz_fail_null(SYZ_EFORMAT, "%s: its shapes do not tell the configuration of a T5 encoder", path);
+    json_t *config = json_pack(
+        "{s:[s], s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "architectures", "T5EncoderModel", "vocab_size",
+        (json_int_t)syz_layout_side(weights, prefix, table, 0), "d_model", (json_int_t)width, "d_kv",
+        (json_int_t)(attended / heads), "d_ff", (json_int_t)(gated ? gated : plain), "num_layers",
+        (json_int_t)syz_layout_count(weights, prefix, "encoder.block.%d.layer.0.SelfAttention.q.weight"), "num_heads",
+        (json_int_t)heads, "relative_attention_num_buckets", (json_int_t)syz_layout_side(weights, prefix, POSITIONS, 0),
+        "feed_forward_proj", gated ? "gated-gelu" : "relu");
+    char *text = config ? json_dumps(config, 0) : NULL;
+    json_decref(config);
+    return text ? text : syz_fail_null(SYZ_ENOMEM, "out of memory: the configuration of %s", path);
+}
+
+static const syz_layout layouts[] = {
+    {"transformers", POSITIONS, NULL, rules, ignore, config_of_file},
+    {0},
+};
 
 /* ---- positions ---- */
 
@@ -193,6 +230,6 @@ const syz_model_class_info syz_t5_encoder = {
     .weights = "model",
     .settings_size = sizeof(settings),
     .build = build,
-    .ignore = ignore,
+    .layouts = layouts,
     .methods = methods,
 };

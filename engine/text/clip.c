@@ -30,7 +30,7 @@ int syz_code_to_byte(int code) {
 
 /* ---- encoding ---------------------------------------------------------------------------------------------------- */
 
-static syz_status encode_piece(syz_encoder *e, const char *text, size_t n) {
+syz_status syz_clip_piece(syz_encoder *e, const char *text, size_t n) {
     if (n > e->piece_n) {
         free(e->piece);
         e->piece_n = n < 256 ? 256 : n;
@@ -55,12 +55,11 @@ static syz_status normalize(const syz_tokenizer *tok, char **out, size_t *out_n,
 static syz_status encode(syz_encoder *e, const char *text, size_t n) {
     syz_text_scan scan = {.text = text, .n = n};
     while (!syz_encoder_full(e) && syz_text_piece(&scan))
-        SYZ_TRY(encode_piece(e, text + scan.start, scan.end - scan.start));
+        SYZ_TRY(syz_clip_piece(e, text + scan.start, scan.end - scan.start));
     return SYZ_OK;
 }
 
-/* The bytes that a token spells, "</w>" as one space. */
-static size_t spell(char *out, size_t n, const char *token) {
+size_t syz_clip_spell(char *out, size_t n, const char *token) {
     while (*token) {
         unsigned char c = (unsigned char)*token;
         if (strncmp(token, "</w>", 5) == 0) {
@@ -75,4 +74,4 @@ static size_t spell(char *out, size_t n, const char *token) {
     return n;
 }
 
-const syz_tokenizer_kind syz_kind_clip = {"CLIP", normalize, encode, spell};
+const syz_tokenizer_kind syz_kind_clip = {"CLIP", normalize, encode, syz_clip_spell};

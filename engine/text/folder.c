@@ -179,7 +179,22 @@ static syz_status read_vocabulary(syz_folder *folder) {
                     folder->path);
 }
 
-syz_status syz_tokenizer_open(syz_tokenizer **tokenizer, const char *path) {
+/* open_clip looks for no added tokens, and for its marks by itself. */
+static syz_status read_as(syz_tokenizer *tok, const char *path, const char *reading) {
+    if (!reading) return SYZ_OK;
+    if (strcmp(reading, "open_clip") != 0)
+        return syz_fail(SYZ_EINVAL, "a tokenizer's text is read as \"open_clip\" or as its folder says, not as \"%s\"",
+                        reading);
+    if (tok->kind != &syz_kind_clip)
+        return syz_fail(SYZ_EFORMAT,
+                        "%s holds another tokenizer than CLIP's: its text cannot be read as open_clip does", path);
+    tok->kind = &syz_kind_open_clip;
+    syz_trie_free(&tok->raw);
+    syz_trie_free(&tok->normalized);
+    return SYZ_OK;
+}
+
+syz_status syz_tokenizer_open_as(syz_tokenizer **tokenizer, const char *path, const char *reading) {
     *tokenizer = NULL;
     syz_folder folder = {.tok = syz_alloc(1, sizeof *folder.tok), .path = path};
     if (!folder.tok) return SYZ_ENOMEM;
@@ -190,6 +205,7 @@ syz_status syz_tokenizer_open(syz_tokenizer **tokenizer, const char *path) {
     if (status == SYZ_OK) status = read_vocabulary(&folder);
     if (status == SYZ_OK && syz_failed()) status = SYZ_ENOMEM; /* a name that could not be made looks like no file */
     if (status == SYZ_OK) status = syz_read_specials(&folder);
+    if (status == SYZ_OK) status = read_as(folder.tok, path, reading);
     json_decref(folder.json);
     json_decref(folder.config);
     json_decref(folder.map);
@@ -199,6 +215,10 @@ syz_status syz_tokenizer_open(syz_tokenizer **tokenizer, const char *path) {
     else
         syz_tokenizer_free(folder.tok);
     return status;
+}
+
+syz_status syz_tokenizer_open(syz_tokenizer **tokenizer, const char *path) {
+    return syz_tokenizer_open_as(tokenizer, path, NULL);
 }
 
 void syz_tokenizer_free(syz_tokenizer *tok) {

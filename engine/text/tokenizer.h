@@ -41,7 +41,7 @@ typedef struct {
     size_t (*spell)(char *out, size_t n, const char *token);
 } syz_tokenizer_kind;
 
-extern const syz_tokenizer_kind syz_kind_clip, syz_kind_unigram, syz_kind_wordpiece;
+extern const syz_tokenizer_kind syz_kind_clip, syz_kind_open_clip, syz_kind_unigram, syz_kind_wordpiece;
 
 struct syz_tokenizer {
     const syz_tokenizer_kind *kind;
@@ -75,6 +75,10 @@ static inline void syz_encoder_emit(syz_encoder *e, int32_t id) {
     if (e->count < e->capacity) e->ids[e->count] = id;
     e->count++;
 }
+
+/* What CLIP's two kinds share: the ids of a piece, and the bytes of a token, "</w>" as one space. */
+syz_status syz_clip_piece(syz_encoder *e, const char *text, size_t n);
+size_t syz_clip_spell(char *out, size_t n, const char *token);
 
 /* ---- bytes as characters ----------------------------------------------------------------------------------------- */
 

@@ -108,11 +108,18 @@ static size_t marker(const char *text, size_t n) {
     return 0;
 }
 
+/* open_clip's pattern ignores case, and so takes the one mark with a capital letter for a letter where it excludes
+ * letters, but not where it wants them: nothing matches it. */
+static int classify_in(const syz_text_scan *scan, size_t at, size_t *size) {
+    int32_t c = syz_utf8_next(size, scan->text, at, scan->n);
+    return scan->marks && c == 0x345 ? SPACE : classify(c);
+}
+
 bool syz_text_piece(syz_text_scan *scan) {
     const char *text = scan->text;
     size_t at = scan->end, size = 0, fixed;
     int class = SPACE;
-    while (at < scan->n && (class = classify(syz_utf8_next(&size, text, at, scan->n))) == SPACE)
+    while (at < scan->n && (class = classify_in(scan, at, &size)) == SPACE)
         at += size;
     if (at >= scan->n) return false;
     scan->start = at;
@@ -120,10 +127,18 @@ bool syz_text_piece(syz_text_scan *scan) {
         scan->end = at + fixed;
         return true;
     }
-    if (text[at] == '<' && at >= scan->limit) scan->limit = at + marker(text + at, scan->n - at);
+    scan->mark = 0;
+    for (int i = 0; scan->marks && i < 2; i++) {
+        fixed = strlen(scan->marks[i]);
+        if (fixed > scan->n - at || memcmp(text + at, scan->marks[i], fixed) != 0) continue;
+        scan->mark = i + 1;
+        scan->end = at + fixed;
+        return true;
+    }
+    if (text[at] == '<' && !scan->marks && at >= scan->limit) scan->limit = at + marker(text + at, scan->n - at);
     size_t limit = at < scan->limit ? scan->limit : scan->n;
     for (at += size; class != NUMBER && at < limit; at += size)
-        if (classify(syz_utf8_next(&size, text, at, scan->n)) != class) break;
+        if (classify_in(scan, at, &size) != class) break;
     scan->end = at;
     return true;
 }

@@ -21,7 +21,9 @@ syz_status syz_text_normalize(char **out, size_t *out_n, const char *text, size_
 typedef struct {
     const char *text;
     size_t n, start, end;
-    size_t limit; /* no piece crosses it: the end of a marker being read */
+    size_t limit;             /* no piece crosses it: the end of a marker being read */
+    const char *const *marks; /* two texts that are pieces of their own where one begins; NULL: none */
+    int mark;                 /* which of them the piece is, 1 or 2; 0: neither */
 } syz_text_scan;
 
 bool syz_text_piece(syz_text_scan *scan);

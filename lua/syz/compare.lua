@@ -171,7 +171,16 @@ local function storable(values)
   return kept
 end
 
+-- Whether some variant trains the transformer itself.
+function Comparison:trains_whole()
+  for _, variant in ipairs(self.variants) do
+    if variant.method and not variant.lora and not self.came_with_adapter then return true end
+  end
+  return false
+end
+
 function Comparison:snapshot()
+  if self:trains_whole() then loop.to_f32 { transformer = self.pipeline.transformer } end
   self.start = {}
   for i, module in ipairs(self:parts()) do
     self.start[i] = {}
@@ -338,11 +347,12 @@ function Comparison:cell(run, variant, seed, label)
   local row = { variant = variant.name, seed = seed, fingerprint = settings.fingerprint(self, variant),
                 start = self:rewind(), steps = 0, cpu_seconds = 0 }
   row.before = self:before(run, variant, seed)
-  files.remove_file(run.folder .. "/" .. name .. ".jsonl")
+  local path = run.folder .. "/" .. name
+  files.remove_file(path .. ".jsonl")
   if not variant.method then
     row.after, row.picture = storable(row.before), ("cells/before-%d.png"):format(seed)
   else
-    local ok, last, spent, curve, hit, memory = pcall(self.train, self, run, variant, seed, label, run.folder .. "/" .. name)
+    local ok, last, spent, curve, hit, memory = pcall(self.train, self, run, variant, seed, label, path)
     if ok then
       local values, grid = self:as_it_came(function() return self:check(variant, seed):run() end)
       row.steps, row.cpu_seconds, row.after, row.picture = last, spent, storable(values), name .. ".png"

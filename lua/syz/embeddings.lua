@@ -127,7 +127,7 @@ local function begun(folder, parts, options)
     return new_index(parts, options)
   end
   local index = read_index(folder)
-  local asked = new_index(parts, options)
+  local asked = new_index(parts, { dtype = options.dtype or index.dtype })
   for _, key in ipairs { "fingerprint", "length", "dtype" } do
     if index[key] ~= asked[key] then
       local what = key == "fingerprint" and "with other text encoders or tokenizers"

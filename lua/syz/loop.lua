@@ -68,16 +68,22 @@ local function announce(name, module)
   end
 end
 
---- Make modules ready to be trained: their parameters get f32 values of their own, and collect gradients.
+--- Give modules f32 values of their own, in place of those that lie in a file as they are stored.
 ---@param modules table<string, table>
-function M.trainable(modules)
+function M.to_f32(modules)
   for name, module in pairs(modules) do
     if type(module) ~= "table" then -- a network of the engine; Lua's own are f32 from the start
       announce(name, module)
       module:to_f32()
     end
-    module:requires_grad(true)
   end
+end
+
+--- Make modules ready to be trained: their parameters are f32 and collect gradients.
+---@param modules table<string, table>
+function M.trainable(modules)
+  M.to_f32(modules)
+  for _, module in pairs(modules) do module:requires_grad(true) end
 end
 
 --- What a checkpoint's state.json says: { step, updates, extra = what the experiment added }.

@@ -88,13 +88,15 @@ end
 
 -- ---- loading ----
 
+-- Bytes of the weights on disk; of a folder that has a configuration alone, as a dry run makes it, those of bf16.
 local function stored_bytes(path)
   if core.file.exists(path) ~= "folder" then return (assert(core.file.stat(path))) end
   local bytes = 0
   for _, name in ipairs(assert(core.file.list(path))) do
     if name:match("%.safetensors$") or name:match("%.bin$") then bytes = bytes + core.file.stat(path .. "/" .. name) end
   end
-  return bytes
+  if bytes > 0 or not core.file.exists(path .. "/config.json") then return bytes end
+  return 2 * core.model.create(files.need_json(path .. "/config.json")):numel()
 end
 
 --- Load one part: as f32, or as it is stored when it is large or `dtype` says so.

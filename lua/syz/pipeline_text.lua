@@ -9,7 +9,7 @@ local precision = require "syz.precision"
 local M = {}
 
 -- Features that are kept at hand; a prompt's are eight mebibytes in FLUX.1, and some data sets have a million prompts.
-local MOST_BYTES = 2 ^ 30
+M.most_bytes = 2 ^ 30
 
 --- The features of one text: hidden [1,S,J] and pooled [1,P], in f32.
 -- One text at a time: a matrix product's rounding may depend on the batch, and a resumed run must see the same features
@@ -38,7 +38,7 @@ local function remember(pipe, text, hidden, pooled)
   pipe.cache[text] = { hidden = hidden, pooled = pooled }
   line.last = line.last + 1
   line[line.last] = text
-  local most = math.max(1, math.floor(MOST_BYTES / (4 * (hidden:numel() + pooled:numel()))))
+  local most = math.max(1, math.floor(M.most_bytes / (4 * (hidden:numel() + pooled:numel()))))
   while line.last - line.first >= most do
     pipe.cache[line[line.first]] = nil
     line[line.first], line.first = nil, line.first + 1

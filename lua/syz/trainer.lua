@@ -28,8 +28,8 @@ local FIELDS = {
 ---  syz.Optimizer, steps: integer, batch: integer|nil, accumulate: integer|nil, seed: integer|nil, eval: table|nil,
 ---  stop: table|nil, checkpoint_every: integer|nil, save: string|nil, ledger: boolean|nil,
 ---  precision: "f32"|"bf16"|nil, ema: number|table|nil }
----  ema: decay of a moving average of what is trained, or { decay = 0.9, every = 8 }; the average is what is evaluated,
----  kept and saved
+---  ema: decay of a moving average of what is trained, or { decay = 0.9, every = 8, ramp = true }; the average is what
+---  is evaluated, kept and saved
 ---  accumulate: a batch passes through the models in so many equal parts, for memory; its gradient is their mean
 ---  eval = { every = steps between evaluations, and the fields of syz.eval }, stop = the fields of syz.stop,
 ---  ledger: add gradient norms and every sample's numbers to the ledger, as `syz run --ledger` does

@@ -1,5 +1,5 @@
--- DanceGRPO on FLUX.1-dev with HPSv2.1, by its authors' FLUX script: 720², 16 noisy steps, groups of 12 images that start
--- from one noise, three updates per rollout, 300 updates.
+-- DanceGRPO on FLUX.1-dev with HPSv2.1, by its authors' FLUX script: 720², 16 noisy steps, groups of 12 images that
+-- start from one noise, three updates per rollout, 300 updates.
 local syz = require "syz"
 local opt = syz.options {
   model = { "models/FLUX.1-dev", "the published diffusers folder" },

@@ -30,6 +30,19 @@ describe("a moving average", function()
     assert.equal(60, p:item())
   end)
 
+  it("leaves its start sooner with a ramp", function()
+    local p, expected = number(0), 0
+    local mean = average.new({ p }, { decay = 0.5, every = 4, ramp = true })
+    for update = 1, 16 do
+      set(p, update)
+      mean:update(update)
+      local decay = math.min(0.5, update / (9 + update))
+      if update % 4 == 0 then expected = decay * expected + (1 - decay) * update end
+    end
+    mean:swap()
+    assert.near(expected, p:item(), 1e-5)
+  end)
+
   it("is refused with a decay or a rhythm that make no sense", function()
     local method = { pipeline = { schedule = {} }, modules = {} }
     for _, case in ipairs { { 1, "ema must be a decay from 0 and below 1, not 1" }, { -0.1, "not -0.1" },

@@ -199,6 +199,18 @@ describe("ImageReward", function()
     end)
   end)
 
+  it("reads with BERT's own vocabulary, which comes with the program", function()
+    core.scope(function()
+      local reward = image_reward.load(published { vocab_size = 30524 })
+      local ids, mask = reward:tokens { "A photo of a cat" }
+      assert.same({ 101, 1037, 6302, 1997, 1037, 4937, 102, 0 }, { unpack(ids:totable(), 1, 8) })
+      assert.equal(7, mask:to("f32"):sum():item())
+      assert.same({ 1, 35 }, ids:shape())
+      assert.is_true(reward:score(images(1), { "A photo of a cat" }):item()
+        ~= reward:score(images(1), { "A photo of a dog" }):item())
+    end)
+  end)
+
   it("checkpoints", function()
     core.scope(function()
       local folder, gradients = published(), {}
@@ -299,7 +311,7 @@ describe("ImageReward's errors", function()
     refused("med_config must be a string", published(), { med_config = 3 })
     local folder = published()
     refused("/nowhere.json: no such file (med_config)", folder, { med_config = "/nowhere.json" })
-    refused("holds no BERT vocabulary", folder)
+    refused("the tokenizer has ids up to 30523, ImageReward's text encoder knows 21", folder)
     os.remove(folder .. "/med_config.json")
     refused("give a configuration (med_config.json)", folder)
     support.write(folder, "med_config.json", "{ \"hidden_size\": ")
@@ -317,16 +329,17 @@ describe("ImageReward's errors", function()
     support.write(folder, "med_config.json", core.json.encode(config { num_hidden_layers = 3 }))
     refused("blip.text_encoder.encoder.layer.2", folder, { tokenizer = TOKENIZER })
     support.write(folder, "med_config.json", core.json.encode(config { hidden_size = 32 }))
-    refused("the configuration expects [768,32]", folder, { tokenizer = TOKENIZER })
+    refused("the configuration expects [21,32]", folder, { tokenizer = TOKENIZER })
   end)
 
   it("name a truncated file", function()
-    local folder = published()
-    local path = folder .. "/ImageReward.safetensors"
-    local bytes = core.file.read(path)
-    for _, length in ipairs { 0, 7, 100, #bytes - 1 } do
-      support.write(folder, "ImageReward.safetensors", bytes:sub(1, length))
-      refused(path, folder, { tokenizer = TOKENIZER })
+    for from, name in pairs { [published()] = "ImageReward.safetensors", [PUBLISHED] = "ImageReward.pt" } do
+      local folder, bytes = support.folder(), core.file.read(from .. "/" .. name)
+      core.file.write(folder .. "/med_config.json", core.file.read(from .. "/med_config.json"))
+      for _, length in ipairs { 0, 7, 100, math.floor(#bytes / 2), #bytes - 1 } do
+        support.write(folder, name, bytes:sub(1, length))
+        refused(folder .. "/" .. name, folder, { tokenizer = TOKENIZER })
+      end
     end
   end)
 end)

@@ -147,7 +147,7 @@ describe("adapters on a pipeline", function()
     -- the weights are the file's own memory: only the adapters and the position ids were allocated
     assert.is_true(core.memory().live - before < 4 * bytes, core.memory().live - before .. " bytes for " .. bytes)
     assert.error_matches(function() optim.adamw {}:bind(pipe.transformer:parameters()) end,
-      "parameter 0 is bf16: .* load the model without `stored`")
+      "parameter 0 is bf16: .* load the model as f32")
     local hash = compare.hash(pipe.transformer)
     local method = refl.new { pipeline = pipe, reward = methods.linear_reward(), rollout_steps = 3,
                               train_guidance = 1 }
@@ -266,6 +266,17 @@ describe("a run with adapters", function()
       assert.is_true(apart("run", "merged") < 0.1)
     end)
     assert.is_truthy(run(("merge %s %s/model/lora %s/merged"):format(PIPELINE, out, folder), 2):find("exists", 1, true))
+    assert.is_truthy(run(("merge %s %s/model/lora x --dtype f64"):format(PIPELINE, out), 2):find(
+      '--dtype takes f32, bf16 or f16, not "f64"', 1, true))
+    run(("merge %s %s/model/lora %s/half --dtype bf16 --transformer-only"):format(PIPELINE, out, folder))
+    assert.same({ "transformer" }, core.file.list(folder .. "/half"))
+    core.scope(function()
+      local weight = "transformer_blocks.0.attn.to_q.weight"
+      local full = core.model.load(folder .. "/merged/transformer"):param(weight)
+      local half = core.model.load_stored(folder .. "/half/transformer"):param(weight)
+      assert.equal("bf16", half:dtype())
+      assert.equal(full:to("bf16"):hash(), half:hash())
+    end)
 
     progress.configure { quiet = true, err = function() end }
     local shown = require("syz.study_sources").runs({ out }, { seed = 1, steps = 2, images = 1, baseline = true })

@@ -186,6 +186,27 @@ static void configurations_are_read_off_shapes(void **state) {
     }
 }
 
+/* open_clip's own configuration, where it lies beside the file, says the activation. */
+static void activation_beside(void **state) {
+    (void)state;
+    static const char *const said[][2] = {{"{\"model_cfg\": {\"quick_gelu\": true}}", "\"quick_gelu\""},
+                                          {"{\"model_cfg\": {\"embed_dim\": 8}}", "\"gelu\""}};
+    for (int k = 0; k < 2; k++) {
+        const char *path = write_clip(64, 4, 10, 64, 8);
+        syz_model *m;
+        const char *beside = temporary_file("open_clip_config.json", said[k][0], strlen(said[k][0]));
+        syz_model_load(&m, path);
+        check_ok(m);
+        assert_non_null(strstr(syz_model_config(m), said[k][1]));
+        syz_model_release(m);
+        remove(beside);
+    }
+    const char *path = write_clip(64, 4, 10, 64, 8), *beside = temporary_file("open_clip_config.json", "{", 1);
+    syz_model *m;
+    check_fails_with(syz_model_load(&m, path), SYZ_EFORMAT, "open_clip_config.json");
+    remove(beside);
+}
+
 static void what_shapes_do_not_tell_is_asked_for(void **state) {
     (void)state;
     syz_model *m;
@@ -216,6 +237,7 @@ int main(void) {
         CHECK_TEST(stored_as_they_are),
         CHECK_TEST(torch_file),
         CHECK_TEST(configurations_are_read_off_shapes),
+        CHECK_TEST(activation_beside),
         CHECK_TEST(what_shapes_do_not_tell_is_asked_for),
         CHECK_TEST(wrong_files_are_named),
     };

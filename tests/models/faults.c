@@ -22,7 +22,7 @@ typedef struct {
 static syz_tensor *read_input(const fault_case *c, const things *t, int k) {
     if (syz_weights_find(t->values, c->inputs[k]) < 0) return NULL;
     syz_tensor *input = syz_weights_get(t->values, c->inputs[k]);
-    return c->image ? syz_permute(input, SYZ_SHAPE(0, 2, 3, 1)) : input;
+    return c->image && input && input->shape.n == 4 ? syz_permute(input, SYZ_SHAPE(0, 2, 3, 1)) : input;
 }
 
 static void optimize(things *t) {
@@ -67,7 +67,7 @@ static bool attempt(const fault_case *c) {
 
 static void saved_sum(char text[SYZ_SHA256_TEXT], const fault_case *c) {
     char path[1200];
-    bool pipeline_part = strncmp(c->name, "clip", 4) != 0;
+    bool pipeline_part = strncmp(c->name, "clip", 4) != 0 && strncmp(c->name, "image_reward", 12) != 0;
     snprintf(path, sizeof path, "%s/%s", temporary_path("saved"),
              pipeline_part ? "diffusion_pytorch_model.safetensors" : "model.safetensors");
     assert_int_equal(syz_sha256_file(text, path), SYZ_OK);
@@ -112,7 +112,13 @@ static const fault_case text = {.name = "clip_text_a", .method = "forward", .inp
                                         .inputs = {"hidden_states", "encoder_hidden_states", "pooled_projections",
                                                    "timestep", "guidance", "img_ids", "txt_ids"},
                                         .ninputs = 7,
-                                        .checkpointing = true};
+                                        .checkpointing = true},
+                        reward = {.name = "image_reward_c",
+                                  .method = "forward",
+                                  .inputs = {"pixel_values", "input_ids", "attention_mask"},
+                                  .ninputs = 3,
+                                  .image = true,
+                                  .checkpointing = true};
 
 #define FAULT_TEST(name)                                                                                               \
     static void name##_once(void **state) {                                                                            \
@@ -127,6 +133,7 @@ FAULT_TEST(text)
 FAULT_TEST(decoder)
 FAULT_TEST(transformer)
 FAULT_TEST(checkpointed)
+FAULT_TEST(reward)
 
 /* A graph that outgrows the list it is collected in: the list's second and third allocation fail too. */
 static bool long_chain(int links) {
@@ -185,6 +192,8 @@ int main(void) {
         cmocka_unit_test(transformer_from_then_on),
         cmocka_unit_test(checkpointed_once),
         cmocka_unit_test(checkpointed_from_then_on),
+        cmocka_unit_test(reward_once),
+        cmocka_unit_test(reward_from_then_on),
         cmocka_unit_test(chain),
         cmocka_unit_test(tokenizer),
     };

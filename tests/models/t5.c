@@ -91,6 +91,45 @@ static void published_files_load(void **state) {
     reference_close(&c);
 }
 
+/* A file alone tells its configuration; the table may have either name, or both. */
+static void lone_files_load(void **state) {
+    (void)state;
+    static const char *const tables[][2] = {
+        {"shared.weight"}, {"encoder.embed_tokens.weight"}, {"shared.weight", "encoder.embed_tokens.weight"}};
+    for (int k = 0; k < 3; k++) {
+        reference_case c = reference_open("t5_d"); /* the distance that every published T5 has */
+        const char *names[MAX_PARAMS];
+        syz_tensor *tensors[MAX_PARAMS];
+        int64_t n = 0;
+        for (int64_t i = 0; i < syz_model_param_count(c.model); i++) {
+            bool table = strcmp(syz_model_param_name(c.model, i), "shared.weight") == 0;
+            for (int t = 0; t < (table ? 2 : 1); t++) {
+                names[n] = table ? tables[k][t] : syz_model_param_name(c.model, i);
+                tensors[n] = syz_model_param(c.model, i);
+                if (names[n]) n++;
+            }
+        }
+        syz_model *whole = c.model;
+        remove(temporary_path("config.json")); /* of another test */
+        assert_int_equal(syz_weights_save(temporary_path("t5.safetensors"), names, tensors, n, NULL, 0), SYZ_OK);
+        assert_int_equal(syz_model_load(&c.model, temporary_path("t5.safetensors")), SYZ_OK);
+        check_close(forward(&c), reference_get(&c, "last_hidden_state"), 1e-5);
+        syz_model_release(whole);
+        reference_close(&c);
+    }
+}
+
+static void files_that_do_not_tell_are_refused(void **state) {
+    (void)state;
+    const char *name = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
+    syz_tensor *table = syz_zeros(SYZ_F32, SYZ_SHAPE(32, 4));
+    syz_model *m;
+    remove(temporary_path("config.json")); /* of another test */
+    assert_int_equal(syz_weights_save(temporary_path("t5.safetensors"), &name, &table, 1, NULL, 0), SYZ_OK);
+    check_fails_with(syz_model_load(&m, temporary_path("t5.safetensors")), SYZ_EFORMAT,
+                     "its shapes do not tell the configuration of a T5 encoder");
+}
+
 static void wrong_inputs_and_configurations_are_named(void **state) {
     (void)state;
     reference_case c = reference_open("t5_a");
@@ -129,6 +168,8 @@ int main(void) {
         CHECK_TEST(checkpointing_changes_nothing),
         CHECK_TEST(masked_tokens_are_passed_over),
         CHECK_TEST(published_files_load),
+        CHECK_TEST(lone_files_load),
+        CHECK_TEST(files_that_do_not_tell_are_refused),
         CHECK_TEST(wrong_inputs_and_configurations_are_named),
         CHECK_TEST(fresh_weights),
     };

@@ -11,7 +11,7 @@ no reward reads, and reference.safetensors:
 image_reward_pt holds the weights of image_reward_c as they are published: ImageReward.pt, written by torch.save, and
 med_config.json; with a small vocab.txt, and from prompts to scores as ReFL's trainer computes them: prompts.json, and in
 reference.safetensors images [B, 3, H, W] in [0, 1], score [B], grad.images of sum(score * grad_score). The names and shapes of the published file, from the class built without memory at its own sizes, go to
-tests/models/keys/image-reward.txt (its README has the format).
+tests/models/keys/image-reward.original.txt (its README has the format).
 The reference is computed in f64 from f32 weights and inputs and rounded to f32 once.
 Needs requirements-blip.txt, an environment of its own: these classes do not import with current transformers.
 """
@@ -171,7 +171,7 @@ def list_keys():
         assert shapes.setdefault(name, value.shape) == value.shape
         counts[name] = counts.get(name, 0) + 1
     lines = [f"{name.replace('{}', '{0..%d}' % (counts[name] - 1))}  {list(shape)}\n" for name, shape in shapes.items()]
-    path = ROOT / "tests/models/keys/image-reward.txt"
+    path = ROOT / "tests/models/keys/image-reward.original.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(lines))
     print(f"{path.relative_to(ROOT)}: {len(state)} names")

@@ -2,19 +2,23 @@
 
 The prompts are the 12,000 of clip_prompts.jsonl and 1,500 more in tokenizer_prompts.jsonl, of kinds that these two
 kinds of tokenizer treat on their own: control characters, half and full width, ligatures, special tokens and parts of
-them, wide white space, marks on everything. The vocabularies are trained here, on the same kinds of text:
+them, wide white space, marks on everything. The vocabularies are made here, from the same kinds of text:
 
   t5_nmt.model.gz        sentencepiece, unigram, nmt_nfkc as T5 has it; spiece.model of a folder
   t5_nmt.json.gz         the same as transformers saves it: tokenizer.json
   t5_identity.model.gz   without a normalisation map, and with user-defined symbols
   t5_bytes.json.gz       a Unigram model with byte_fallback
-  bert_trained.json.gz   WordPiece, uncased, as transformers saves it: tokenizer.json
+  bert_small.json.gz     WordPiece, uncased, as transformers saves it: tokenizer.json
+  bert_added.json.gz     the same with added tokens of every flag, and
+  bert_added.config.gz   its tokenizer_config.json
   bert_cased.txt.gz      WordPiece that keeps case and accents: vocab.txt
 
 tokenizer_sums.json holds for each of them, and for the bundled BERT vocabulary, a CRC-32 for every 50 prompts: of the
 ids in decimal, one space between, a newline after each prompt. Ids are complete: T5's end with </s>, BERT's stand
 between [CLS] and [SEP]. tokenizer_sample.jsonl is a readable sample.
 """
+import collections
+import contextlib
 import gzip
 import json
 import random
@@ -26,15 +30,16 @@ from common import ROOT, report, write_json
 
 import sentencepiece
 import tokenizer as clip
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertTokenizer, T5Tokenizer
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import AddedToken, BertTokenizer, T5Tokenizer
 
 OUT = ROOT / "tests/text/data"
 BERT = ROOT / "lua/syz/vocabularies/bert"
 MORE, BLOCK = 1500, 50
 SPECIALS = ["<extra_id_0>", "<extra_id_99>", "<extra_id_100>", "<extra_id_", "</s>", "<pad>", "<unk>", "<s>", "[CLS]",
             "[SEP]", "[PAD]", "[UNK]", "[MASK]", "[mask]", "[DEC]", "[ENC]", "[enc]", "</S>", "##s", "##", "[", "<",
-            "\u2581", "\u2581a", "<0x41>"]
+            "\u2581", "\u2581a", "<0x41>", "<style>", "  <style>", "cafe", "Caf\u00c9", "photo_", "photo\u0301", "ca",
+            "the"]
 WIDE = [0x20, 0x09, 0x0a, 0x0d, 0x85, 0xa0, 0x1680, 0x2000, 0x2009, 0x200a, 0x200b, 0x2028, 0x2029, 0x202f, 0x205f,
         0x3000, 0xfeff, 0x180e, 0x2060]
 MARKS = [0x300, 0x301, 0x308, 0x327, 0x323, 0x345, 0x591, 0x64b, 0x94d, 0xe34, 0x1ab0, 0x20d0, 0x3099, 0xfe0f, 0x200d,
@@ -99,7 +104,8 @@ def prompts(words):
     with open(OUT / "clip_prompts.jsonl", encoding="utf-8") as file:
         texts = [json.loads(line)["text"] for line in file]
     rng, seen = random.Random(20260301), set(texts)
-    functions, more = more_kinds(words), ["\u2581", " ", "\u3000", "a\r\nb", "\u0600a", "e\u0301" * 50, "\ufdfa", "x" * 101]
+    functions = more_kinds(words)
+    more = ["\u2581", " ", "\u3000", "a\r\nb", "\u0600a", "e\u0301" * 50, "\ufdfa", "x" * 101]
     while len(more) < MORE:
         text = functions[len(more) % len(functions)](rng)
         if text not in seen and text == text.encode("utf-8", "ignore").decode() and "\0" not in text:
@@ -113,11 +119,11 @@ def write_gz(name, data):
 
 
 def sentencepiece_model(folder, lines, **options):
-    text = Path(folder) / "text"
-    text.write_text("\n".join(lines), encoding="utf-8")
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(text), model_prefix=str(Path(folder) / "spiece"), model_type="unigram", hard_vocab_limit=False,
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, character_coverage=0.985, num_threads=1, minloglevel=2, **options)
+    (Path(folder) / "text").write_text("\n".join(lines), encoding="utf-8")
+    with contextlib.chdir(folder):  # the model remembers the names of its files
+        sentencepiece.SentencePieceTrainer.train(
+            input="text", model_prefix="spiece", model_type="unigram", hard_vocab_limit=False, pad_id=0, eos_id=1,
+            unk_id=2, bos_id=-1, character_coverage=0.985, num_threads=1, minloglevel=2, **options)
     return (Path(folder) / "spiece.model").read_bytes()
 
 
@@ -139,11 +145,12 @@ def t5(lines):
     whole = byte_fallback(saved)
     write_gz("t5_bytes.json.gz", whole.to_str().encode())
     return {"t5_nmt.model": lambda text: nmt(text).input_ids, "t5_nmt.json": lambda text: again(text).input_ids,
-            "t5_identity.model": lambda text: identity(text).input_ids, "t5_bytes.json": lambda text: whole.encode(text).ids}
+            "t5_identity.model": lambda text: identity(text).input_ids,
+            "t5_bytes.json": lambda text: whole.encode(text).ids}
 
 
 def byte_fallback(saved):
-    """The first 400 pieces of a saved model and a piece for every byte but one, as the tokenizers library reads them."""
+    """The first 400 pieces of a saved model and a piece for every byte but one, read by the tokenizers library."""
     vocabulary = [tuple(entry) for entry in saved["model"]["vocab"][:400]]
     vocabulary += [(f"<0x{byte:02X}>", -20.0) for byte in range(256) if byte != 0xf0]
     whole = Tokenizer(models.Unigram(vocabulary, unk_id=2, byte_fallback=True))
@@ -154,31 +161,49 @@ def byte_fallback(saved):
     return whole
 
 
-def bert(lines):
-    def train(lower, size):
-        inner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        inner.normalizer = normalizers.BertNormalizer(lowercase=lower)
-        inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        inner.train_from_iterator(lines, trainers.WordPieceTrainer(
-            vocab_size=size, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], show_progress=False))
-        return inner.get_vocab()
+def wordpieces(lines, lower):
+    """A vocabulary of the commonest words, beginnings and ends; the library's own trainer breaks ties by chance."""
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=lower), pre_tokenizers.BertPreTokenizer()
+    words = collections.Counter(word for line in lines
+                                for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(line)))
+    parts, letters = collections.Counter(), collections.Counter()
+    for word, count in words.items():
+        letters.update({letter: count for letter in word})
+        for cut in range(1, len(word)):
+            parts[word[:cut]] += count
+            parts["##" + word[cut:]] += count
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    for counter, size in (letters, 700), (words, 500), (parts, 900):
+        vocab += sorted(counter, key=lambda piece: (-counter[piece], piece))[:size]
+    vocab += ["##" + letter for letter in sorted(letters, key=lambda piece: (-letters[piece], piece))[:500]]
+    return {piece: index for index, piece in enumerate(dict.fromkeys(vocab))}
 
-    trained = BertTokenizer(vocab=train(True, 1500))
-    with tempfile.TemporaryDirectory() as folder:
-        trained.save_pretrained(folder)
-        write_gz("bert_trained.json.gz", (Path(folder) / "tokenizer.json").read_bytes())
-        vocab = train(False, 1000)
-        cased_vocab = "".join(token + "\n" for token in sorted(vocab, key=vocab.get))
-        write_gz("bert_cased.txt.gz", cased_vocab.encode())
-        (Path(folder) / "vocab.txt").write_text(cased_vocab, encoding="utf-8")
-        cased = BertTokenizer(vocab=vocab, do_lower_case=False)
-        (Path(folder) / "vocab.txt").write_bytes(gzip.decompress((BERT / "vocab.txt.gz").read_bytes()))
-        real = {token: i for i, token in enumerate((Path(folder) / "vocab.txt").read_text("utf-8").split("\n")[:-1])}
+
+def bert(lines):
+    vocab = wordpieces(lines, True)
+    small, added = BertTokenizer(vocab=vocab), BertTokenizer(vocab=vocab)
+    added.add_tokens([AddedToken("photo", single_word=True, normalized=False),
+                      AddedToken("the", lstrip=True, rstrip=True),
+                      AddedToken("of ", rstrip=True, normalized=False),
+                      AddedToken("<style>", lstrip=True, special=True),
+                      AddedToken("Caf\u00e9", normalized=True), AddedToken("Ca", normalized=True, single_word=True)])
+    cased_vocab = wordpieces(lines, False)
+    cased = BertTokenizer(vocab=cased_vocab, do_lower_case=False)
+    write_gz("bert_cased.txt.gz", "".join(token + "\n" for token in cased_vocab).encode())
+    for name, one in ("bert_added", added), ("bert_small", small):
+        with tempfile.TemporaryDirectory() as folder:
+            one.save_pretrained(folder)
+            write_gz(f"{name}.json.gz", (Path(folder) / "tokenizer.json").read_bytes())
+            if one is added:
+                write_gz(f"{name}.config.gz", (Path(folder) / "tokenizer_config.json").read_bytes())
+    real = gzip.decompress((BERT / "vocab.txt.gz").read_bytes()).decode().split("\n")[:-1]
+    real = {token: index for index, token in enumerate(real)}
     bundled = BertTokenizer(vocab=real)
     bundled.add_special_tokens({"bos_token": "[DEC]"})  # as ImageReward's init_tokenizer does
     bundled.add_special_tokens({"additional_special_tokens": ["[ENC]"]})
     assert bundled.convert_tokens_to_ids(["[DEC]", "[ENC]"]) == [30522, 30523]
-    return {"bert_trained.json": lambda text: trained(text).input_ids,
+    return {"bert_added.json": lambda text: added(text).input_ids,
+            "bert_small.json": lambda text: small(text).input_ids,
             "bert_cased.txt": lambda text: cased(text).input_ids, "bert": lambda text: bundled(text).input_ids}
 
 

@@ -8,6 +8,7 @@
   parallel   {"model": ...} of DistributedDataParallel: every name begins with "module."
   protocol4  the tensors of `parallel` in pickle protocol 4, as some libraries ask for
   legacy     the stream from before PyTorch 1.6, two tensors of one storage, one transposed
+  model/     a small CLIP text tower as transformers saved it before safetensors: config.json and pytorch_model.bin
   shard-*    two shards in the layout of transformers, with their index
   float8     types that the engine lists and cannot compute with: they have no safetensors file
   compressed the archive of `parallel`, compressed by somebody
@@ -26,6 +27,7 @@ import common
 
 import numpy
 import torch
+import transformers
 from safetensors.torch import save
 
 DATA = common.ROOT / "tests/unit/data/torch"
@@ -149,6 +151,20 @@ def shards(gen):
     (DATA / "shard.safetensors").write_bytes(save(weights))
 
 
+def model():
+    config = transformers.CLIPTextConfig(vocab_size=12, hidden_size=4, intermediate_size=6, num_hidden_layers=1,
+                                         num_attention_heads=2, max_position_embeddings=5, projection_dim=3,
+                                         bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    tower = transformers.CLIPTextModel(config)
+    common.randomise(tower, common.generator("model"))
+    names = {key if key.startswith("text_model.") else f"text_model.{key}": tensor
+             for key, tensor in tower.state_dict().items()}
+    folder = DATA / "model"
+    common.write_json(folder / "config.json", {**config.to_dict(), "architectures": ["CLIPTextModel"]})
+    torch.save(names, folder / "pytorch_model.bin")
+    (DATA / "model.safetensors").write_bytes(save({key: tensor.contiguous() for key, tensor in names.items()}))
+
+
 def float8():
     store("float8", {"f8": torch.ones(3).to(torch.float8_e4m3fn), "u16": torch.ones(2, dtype=torch.uint16),
                      "half": torch.ones(2).half()})
@@ -158,5 +174,6 @@ if __name__ == "__main__":
     for make in (types, views, nested, training, parallel, legacy, shards):
         make(common.generator(make.__name__))
     float8()
-    print(json.dumps({path.name: path.stat().st_size for path in sorted(DATA.iterdir())}))
+    model()
+    print(json.dumps({path.name: path.stat().st_size for path in sorted(DATA.rglob("*.*"))}))
     common.report(DATA)

@@ -6,6 +6,7 @@ local opt = syz.options {
   method = { "srpo", "srpo or grpo", { "srpo", "grpo" } }, lr = { 1e-3, "learning rate" },
   rank = { 0, "of LoRA adapters; 0 for none" }, from = { "", "adapters to start from" },
   ema = { 0, "decay of a moving average; 0 for none" },
+  embeddings = { "", "folder that `syz embed` wrote" },
   poison = { 0, "step from which the reward is NaN; 0 for never" },
 }
 
@@ -30,7 +31,9 @@ function reward:relative(images, wanted, unwanted, kappa)
   return value
 end
 
-local pipe = syz.pipeline(opt.model, { size = { 16, 16 } })
+local pipe = syz.pipeline(opt.model, {
+  size = { 16, 16 }, embeddings = opt.embeddings ~= "" and opt.embeddings or nil,
+})
 if opt.from ~= "" then pipe:lora { load = opt.from } end
 if opt.rank > 0 then pipe:lora { rank = opt.rank } end
 local control = { positive = { "Real" }, negative = { "Flat", "Painted" } }

@@ -80,6 +80,51 @@ static void shards(void **state) {
     assert_failed(SYZ_EFORMAT, "weight_map \"a\" must name a .bin file in the same folder");
 }
 
+/* A folder without safetensors: PyTorch's files are found under the names of both libraries, sharded ones by their
+ * index. */
+static void models(void **state) {
+    (void)state;
+    static const char index[] = "{\"weight_map\":{}}", config[] = "model-of-bin/config.json";
+    static const struct {
+        const char *name;
+        bool sharded;
+    } cases[] = {
+        {"pytorch_model.bin.index.json", true},
+        {"diffusion_pytorch_model.bin.index.json", true},
+        {"pytorch_model.bin", false},
+        {"diffusion_pytorch_model.bin", false},
+    };
+    uint8_t *text, *bytes;
+    size_t length, size;
+    assert_int_equal(syz_make_folders(temporary_path("model-of-bin")), SYZ_OK);
+    assert_int_equal(syz_file_read(&text, &length, DATA "model/config.json", 1 << 20), SYZ_OK);
+    assert_int_equal(syz_file_read(&bytes, &size, DATA "model/pytorch_model.bin", 1 << 20), SYZ_OK);
+    temporary_file(config, text, length);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char name[128];
+        syz_model *m;
+        snprintf(name, sizeof name, "model-of-bin/%s", cases[i].name);
+        temporary_file(name, cases[i].sharded ? (const void *)index : bytes, cases[i].sharded ? strlen(index) : size);
+        syz_status status = syz_model_load(&m, temporary_path("model-of-bin"));
+        if (cases[i].sharded) { /* the index is the one that was opened, and lists nothing */
+            assert_int_equal(status, SYZ_EFORMAT);
+            assert_failed(SYZ_EFORMAT, cases[i].name);
+        } else {
+            assert_int_equal(status, SYZ_OK);
+            syz_weights *expected = syz_weights_open(DATA "model.safetensors");
+            for (int64_t k = 0; k < syz_model_param_count(m); k++) {
+                syz_tensor *t = syz_weights_get(expected, syz_model_param_name(m, k));
+                check_close(syz_model_param(m, k), t, 0);
+            }
+            syz_weights_close(expected);
+        }
+        syz_model_release(m);
+        remove(temporary_path(name));
+    }
+    free(text);
+    free(bytes);
+}
+
 /* A damaged byte of one storage is found when its tensor is asked for, and harms no other. */
 static void checksums(void **state) {
     (void)state;
@@ -187,8 +232,9 @@ static void out_of_memory(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         CHECK_TEST(real_files),    CHECK_TEST(memory_is_shared), CHECK_TEST(types_that_are_only_listed),
-        CHECK_TEST(shards),        CHECK_TEST(checksums),        CHECK_TEST(torn_files),
-        CHECK_TEST(changed_bytes), CHECK_TEST(other_files),      CHECK_TEST(out_of_memory),
+        CHECK_TEST(shards),        CHECK_TEST(models),           CHECK_TEST(checksums),
+        CHECK_TEST(torn_files),    CHECK_TEST(changed_bytes),    CHECK_TEST(other_files),
+        CHECK_TEST(out_of_memory),
     };
     return cmocka_run_group_tests(tests, temporary_setup, temporary_teardown);
 }

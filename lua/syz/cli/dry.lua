@@ -16,7 +16,8 @@ local function operations(flops)
 end
 
 local function model_rows(report, paint)
-  local rows = { { paint("dim", "class"), paint("dim", "parameters"), "", paint("dim", "memory"), paint("dim", "from") } }
+  local rows = { {} }
+  for i, title in ipairs { "class", "parameters", "", "memory", "from" } do rows[1][i] = paint("dim", title) end
   for _, row in ipairs(report.models) do
     rows[#rows + 1] = { row.class, text.count(row.parameters), row.role, text.bytes(row.bytes),
       row.path .. (row.missing and paint("yellow", "  not there: its published configuration") or "")

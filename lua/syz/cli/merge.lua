@@ -27,7 +27,8 @@ function command.run(given)
     return cli.misuse(('--dtype takes f32, bf16 or f16, not "%s"'):format(dtype), command)
   end
   if core.file.exists(out) then return cli.fail(out .. " exists; name a new folder", cli.misused) end
-  local pipe = require("syz").pipeline(base)
+  -- a base that stays in bf16 would round every sum before it is written as anything finer
+  local pipe = require("syz").pipeline(base, { dtype = dtype ~= "bf16" and "f32" or nil })
   pipe:lora { load = adapters, scale = given["lora-scale"] }
   pipe:merge_lora()
   pipe:save(out, { dtype = dtype, transformer_only = given["transformer-only"] })

@@ -18,6 +18,7 @@ local command = {
     { name = "n", short = "n", value = "N", kind = "integer", help = "images per prompt (4)" },
     { name = "steps", value = "N", kind = "integer", help = "sampling steps (24; FLUX.1-dev 28, schnell 4)" },
     { name = "guidance", value = "G", kind = "number", help = "guidance (2; FLUX.1-dev 3.5, schnell 1)" },
+    { name = "size", value = "N|WxH", help = "pixels of a side, or width and height (the pipeline's)" },
     { name = "transformer", value = "DIR", help = "use these transformer weights instead of the pipeline's" },
     { name = "lora", value = "PATH", help = "LoRA adapters, a folder or a file, on the transformer" },
     { name = "lora-scale", value = "S", kind = "number", help = "how much of the adapters (1)" },
@@ -48,6 +49,13 @@ local function parts_of(folder, given)
     return nil, folder .. ": this run left no trained transformer; name a pipeline folder with --model"
   end
   return base, given.transformer or not adapters and trained or nil, given.lora or adapters
+end
+
+-- "720" or "1280x720" as { height, width }; nil when it is neither.
+local function size_of(typed)
+  local width, height = typed:match("^(%d+)x(%d+)$")
+  if not width then width, height = typed:match("^%d+$"), typed:match("^%d+$") end
+  return width and { tonumber(height), tonumber(width) }
 end
 
 local function draw(pipe, given)
@@ -87,7 +95,9 @@ function command.run(given)
   local base, transformer, adapters = parts_of(given.model, given)
   if not base then return cli.fail(transformer) end
   if given["lora-scale"] and not adapters then return cli.misuse("--lora-scale needs --lora PATH", command) end
-  local pipe = require("syz").pipeline(base)
+  local size = given.size and size_of(given.size)
+  if given.size and not size then return cli.misuse("--size takes N or WxH, such as 720 or 1280x720", command) end
+  local pipe = require("syz").pipeline(base, { size = size })
   if transformer then pipe.transformer = require("syz.pipeline").transformer(transformer) end
   if adapters then pipe:lora { load = adapters, scale = given["lora-scale"] } end
   core.scope(function() core.image.write(out, (draw(pipe, given))) end)

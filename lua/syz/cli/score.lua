@@ -9,7 +9,7 @@ local command = {
   positional = { { name = "IMAGE", many = true } },
   complete = "file",
   flags = {
-    { name = "reward", short = "r", value = "REWARD",
+    { name = "reward", short = "r", value = "PATH",
       help = "a CLIP-like reward's folder, or KIND:PATH: hps, pickscore, clip_score, image_reward, "
         .. "aesthetic:HEAD,TOWER" },
     { name = "prompt", short = "p", value = "TEXT", many = true,
@@ -35,7 +35,7 @@ end
 
 function command.run(given)
   local cli = require "syz.cli"
-  if not given.reward then return cli.misuse("needs --reward REWARD", command) end
+  if not given.reward then return cli.misuse("needs --reward PATH", command) end
   local blind = given.reward:find("^aesthetic:") ~= nil -- reads no text
   if not given.prompt and not blind then
     return cli.misuse('needs --prompt "what the images should show"', command)

@@ -20,7 +20,8 @@ local command = {
   complete = "file",
   flags = {
     { name = "reward", short = "r", value = "DIR", many = true,
-      help = "a CLIP-like reward's folder; further ones are asked whether they agree (" .. EMOJI .. "reward)" },
+      help = "a CLIP-like reward's folder, or KIND:PATH such as hps:FILE; further ones are asked whether they agree ("
+        .. EMOJI .. "reward)" },
     { name = "images", short = "i", value = "FILE",
       help = "a WebDataset .tar, or a folder with metadata.jsonl (" .. EMOJI .. "data/emoji64-test.tar)" },
     { name = "positive", value = "WORDS", help = "words to move towards, comma-separated" },

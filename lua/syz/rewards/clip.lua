@@ -140,11 +140,10 @@ local function has_tokenizer(folder)
 end
 
 -- A tokenizer's folder that was named, or the reward's own, or else CLIP's vocabulary as it comes with the program.
-local function open_tokenizer(path, options, config)
+local function open_tokenizer(path, options, config, reading)
   local vocabulary, reader = default(config, "text_config", "vocab_size", 49408), "the reward's text tower"
-  local folder = options.tokenizer or has_tokenizer(path) and path
-  if folder then return text_reader.open(folder, vocabulary, reader) end
-  return text_reader.bundled("clip", vocabulary, reader)
+  local folder = options.tokenizer or has_tokenizer(path) and path or text_reader.bundled("clip")
+  return text_reader.open(folder, vocabulary, reader, reading)
 end
 
 -- Weights of a published size do not tell gelu from quick_gelu: load again with the one that is wanted.
@@ -190,14 +189,16 @@ M.fields = {
 ---@param owner string       for messages: "syz.reward.hps"
 ---@param path string
 ---@param options table|nil  of M.fields
----@param defaults { scale: string|number, preprocess: string[] }   of the preprocessings the first is the default
+---@param defaults { scale: string|number, preprocess: string[], reading: string|nil }   of the preprocessings the first
+---  is the default; reading: of the tokenizer, as syz.texts has it
 ---@return syz.ClipReward
 function M.open(owner, path, options, defaults)
   options = options or {}
   fields.check(owner, options, M.fields, 3)
   check_path(owner, path, false, 3)
   local model = with_activation(core.model.load_stored, path, options.activation, owner, 3)
-  return M.new(owner, model, path, options, defaults, 3)
+  local reward = M.new(owner, model, path, options, defaults, 3)
+  return reward -- no tail call: errors count the levels up to the recipe
 end
 
 --- A reward of a loaded model.
@@ -213,7 +214,7 @@ function M.new(owner, model, path, options, defaults, level)
   fields.choice(owner, "preprocess", kind, defaults.preprocess, level)
   local self = setmetatable({
     model = model, config = config, folder = path, cache = {}, preprocess = kind,
-    tokenizer = open_tokenizer(path, options, config),
+    tokenizer = open_tokenizer(path, options, config, defaults.reading),
     length = default(config, "text_config", "max_position_embeddings", 77),
     scale = scale_of(owner, options.scale or defaults.scale, model, level),
   }, Reward)
@@ -234,7 +235,8 @@ function M.load(folder, options)
   check_path("syz.reward.clip", folder, true, 2)
   local model = with_activation(core.model.load, folder, options.activation, "syz.reward.clip", 2)
   local defaults = { scale = options.logit_scale and "srpo" or 1, preprocess = { "crop", "pad", "processor" } }
-  return M.new("syz.reward.clip", model, folder, options, defaults, 2)
+  local reward = M.new("syz.reward.clip", model, folder, options, defaults, 2)
+  return reward
 end
 
 return M

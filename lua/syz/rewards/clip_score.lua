@@ -9,14 +9,16 @@ local clip = require "syz.rewards.clip"
 
 local M = {}
 
+local DEFAULTS = { scale = "cosine", preprocess = { "crop", "processor" } }
+
 --- Load a CLIP score.
 ---@param path string   a CLIPModel folder, or a weights file in open_clip's names
 ---@param options table|nil   fields of syz.rewards.clip; preprocess: "crop" or "processor"; scale: "cosine";
 ---  activation: "gelu" for LAION's and others' weights of OpenAI's sizes, whose files do not tell
 ---@return syz.ClipReward
 function M.load(path, options)
-  return clip.open("syz.reward.clip_score", path, options,
-    { scale = "cosine", preprocess = { "crop", "processor" } })
+  local reward = clip.open("syz.reward.clip_score", path, options, DEFAULTS)
+  return reward -- no tail call: errors count the levels up to the recipe
 end
 
 return M

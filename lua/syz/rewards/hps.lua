@@ -7,13 +7,16 @@ local clip = require "syz.rewards.clip"
 
 local M = {}
 
+local DEFAULTS = { scale = "cosine", preprocess = { "crop", "pad", "processor" }, reading = "open_clip" }
+
 --- Load HPSv2.1.
 ---@param path string   the .pt (or safetensors) file in open_clip's names, or a CLIPModel folder
 ---@param options table|nil   fields of syz.rewards.clip; preprocess: "crop" as SRPO trains with it, or "pad" as hpsv2
 ---  scores files (they agree on square images); scale: "cosine"
 ---@return syz.ClipReward
 function M.load(path, options)
-  return clip.open("syz.reward.hps", path, options, { scale = "cosine", preprocess = { "crop", "pad", "processor" } })
+  local reward = clip.open("syz.reward.hps", path, options, DEFAULTS)
+  return reward -- no tail call: errors count the levels up to the recipe
 end
 
 return M

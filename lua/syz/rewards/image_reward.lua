@@ -147,11 +147,7 @@ end
 -- The tokenizer that was named, or lies beside the weights, or comes with the program.
 local function open_tokenizer(folder, given, vocabulary)
   local beside = is_file(folder .. "/vocab.txt") or is_file(folder .. "/tokenizer.json")
-  local where = given or beside and folder
-  if not where then
-    error(("%s holds no BERT vocabulary (vocab.txt or tokenizer.json): name its folder with tokenizer = ..."):format(
-      folder), 0)
-  end
+  local where = given or beside and folder or text_reader.bundled("bert")
   local tokenizer = text_reader.open(where, vocabulary, "ImageReward's text encoder")
   local size = tokenizer:size()
   if size ~= vocabulary and size ~= vocabulary - ADDED then

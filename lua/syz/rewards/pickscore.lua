@@ -8,13 +8,16 @@ local clip = require "syz.rewards.clip"
 
 local M = {}
 
+local DEFAULTS = { scale = "srpo", preprocess = { "crop", "processor" } }
+
 --- Load PickScore.
 ---@param path string
 ---@param options table|nil   fields of syz.rewards.clip; preprocess: "crop" as SRPO trains with it, or "processor",
 ---  whose corner of the crop is another on sides of odd difference; scale: "srpo"
 ---@return syz.ClipReward
 function M.load(path, options)
-  return clip.open("syz.reward.pickscore", path, options, { scale = "srpo", preprocess = { "crop", "processor" } })
+  local reward = clip.open("syz.reward.pickscore", path, options, DEFAULTS)
+  return reward -- no tail call: errors count the levels up to the recipe
 end
 
 return M
