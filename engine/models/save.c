@@ -82,6 +82,7 @@ static syz_tensor *make_values(void *context, int64_t index) {
     plan *p = context;
     const syz_param *param = &p->params->items[p->members[index]];
     if (!p->random) return param->tensor;
+    syz_memory_trim(); /* sizes differ from parameter to parameter: what the last one left is of no use */
     syz_tensor *t = syz_params_draw(param, p->random);
     p->done += bytes_of(p, param);
     if (t && p->random->progress) p->random->progress(p->random->context, p->done, p->total);

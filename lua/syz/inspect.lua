@@ -113,23 +113,22 @@ local function shard(path)
   return { kind = "WebDataset shard", sections = { { rows = rows }, { title = "Files", rows = parts } } }
 end
 
--- All weight headers of a folder, one after the other; of sharded weights what their index lists. PyTorch's files count
--- where there are no others.
+-- All weight headers of a folder, one after the other; of sharded weights what their index lists. PyTorch's .bin files
+-- count where there are no safetensors.
 local function folder_weights(folder)
-  local names = assert(core.file.list(folder))
-  for _, kind in ipairs { "%.safetensors", "pytorch_model%.bin" } do
-    local all = {}
+  local all, names = {}, assert(core.file.list(folder))
+  for _, ending in ipairs { "%.safetensors", "pytorch_model%.bin" } do
     for _, name in ipairs(names) do
-      if name:match(kind .. "%.index%.json$") then return (core.safetensors.header(folder .. "/" .. name)) end
+      if name:match(ending .. "%.index%.json$") then return (core.safetensors.header(folder .. "/" .. name)) end
     end
     for _, name in ipairs(names) do
-      if name:match(kind .. "$") then
+      if name:match(ending .. "$") then
         for _, tensor in ipairs((core.safetensors.header(folder .. "/" .. name))) do all[#all + 1] = tensor end
       end
     end
-    if #all > 0 then return all end
+    if #all > 0 then break end
   end
-  return {}
+  return all
 end
 
 local function class_of(config)

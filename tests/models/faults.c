@@ -130,6 +130,9 @@ static const fault_case
     open_clip = {
         .name = "open_clip_c", .method = "image_features", .inputs = {"pixel_values"}, .ninputs = 1, .image = 1};
 
+/* The steps; each is a test of its own in CTest, so that they run side by side: test_faults NAME. */
+#define FAULT_CASES(X) X(text) X(decoder) X(transformer) X(checkpointed) X(encoder) X(reward) X(siglip) X(open_clip)
+
 #define FAULT_TEST(name)                                                                                               \
     static void name##_once(void **state) {                                                                            \
         (void)state;                                                                                                   \
@@ -139,14 +142,7 @@ static const fault_case
         (void)state;                                                                                                   \
         survives(&name, true);                                                                                         \
     }
-FAULT_TEST(text)
-FAULT_TEST(decoder)
-FAULT_TEST(transformer)
-FAULT_TEST(checkpointed)
-FAULT_TEST(encoder)
-FAULT_TEST(reward)
-FAULT_TEST(siglip)
-FAULT_TEST(open_clip)
+FAULT_CASES(FAULT_TEST)
 
 /* A graph that outgrows the list it is collected in: the list's second and third allocation fail too. */
 static bool long_chain(int links) {
@@ -195,26 +191,14 @@ static void tokenizer(void **state) {
     assert_true(done);
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(text_once),
-        cmocka_unit_test(text_from_then_on),
-        cmocka_unit_test(decoder_once),
-        cmocka_unit_test(decoder_from_then_on),
-        cmocka_unit_test(transformer_once),
-        cmocka_unit_test(transformer_from_then_on),
-        cmocka_unit_test(checkpointed_once),
-        cmocka_unit_test(checkpointed_from_then_on),
-        cmocka_unit_test(encoder_once),
-        cmocka_unit_test(encoder_from_then_on),
-        cmocka_unit_test(reward_once),
-        cmocka_unit_test(reward_from_then_on),
-        cmocka_unit_test(siglip_once),
-        cmocka_unit_test(siglip_from_then_on),
-        cmocka_unit_test(open_clip_once),
-        cmocka_unit_test(open_clip_from_then_on),
-        cmocka_unit_test(chain),
-        cmocka_unit_test(tokenizer),
-    };
-    return cmocka_run_group_tests(tests, temporary_setup, temporary_teardown);
+int main(int argc, char **argv) {
+    const char *asked = argc > 1 ? argv[1] : "";
+#define FAULT_GROUP(name)                                                                                              \
+    if (strcmp(asked, #name) == 0) {                                                                                   \
+        const struct CMUnitTest group[] = {cmocka_unit_test(name##_once), cmocka_unit_test(name##_from_then_on)};      \
+        return cmocka_run_group_tests(group, temporary_setup, temporary_teardown);                                     \
+    }
+    FAULT_CASES(FAULT_GROUP)
+    const struct CMUnitTest rest[] = {cmocka_unit_test(chain), cmocka_unit_test(tokenizer)};
+    return cmocka_run_group_tests(rest, temporary_setup, temporary_teardown);
 }
