@@ -43,8 +43,20 @@ local function note(path, missing, model, config, parameters, kept)
   return model
 end
 
+-- A layer that starts at zero, as adaLN-Zero, would hide all that lies before it from the gradient.
+local function wake(model)
+  for k, name in ipairs(model:names()) do
+    core.no_grad(core.scope, function()
+      local values = model:param(name)
+      if #values:shape() < 2 or values:abs():sum():item() > 0 then return end
+      values:assign(core.generator(1, k):randn(values:shape()) * 0.02)
+    end)
+  end
+  return model
+end
+
 local function random(config, deep)
-  return core.model.create(deep and config or published.shallow(config, state.layers)):init(1)
+  return wake(core.model.create(deep and config or published.shallow(config, state.layers)):init(1))
 end
 
 -- What core.model.load and load_stored become.
@@ -61,24 +73,6 @@ local function load(path, config, stored)
   return note(path, false, model, full, parameters, stored)
 end
 
--- A tokenizer that is not there: every text is one token, and the padding.
-local function stand_in_tokenizer()
-  local inner = {}
-  function inner.batch(_, texts, length)
-    local used = {}
-    for i = 1, #texts do used[i] = 2 end
-    return core.zeros({ #texts, length }, "i64"), used
-  end
-  function inner.encode() return { 0 } end
-  function inner.size() return 1 end
-  function inner.max_length() return 0 end
-  return inner
-end
-
-local function tokenizer(folder)
-  return stands_for(folder) and stand_in_tokenizer() or state.restore.tokenizer(folder)
-end
-
 -- The path itself, or the folder of configurations that stands in for it.
 local function existing(path, what)
   if type(path) ~= "string" or core.file.exists(path) then return path end
@@ -93,12 +87,10 @@ end
 function dry.start(options)
   local syz = require "syz"
   state = { layers = options.layers, folder = options.folder, models = {}, names = {}, restore = {
-    load = core.model.load, load_stored = core.model.load_stored, tokenizer = core.tokenizer,
-    pipeline = syz.pipeline, reward = {},
+    load = core.model.load, load_stored = core.model.load_stored, pipeline = syz.pipeline, reward = {},
   } }
   core.model.load = function(path, config) return load(path, config, false) end
   core.model.load_stored = function(path, config) return load(path, config, true) end
-  core.tokenizer = tokenizer
   local real = syz.pipeline
   syz.pipeline = setmetatable({ new = real.new, load = real.load }, { __call = function(_, path, ...)
     return real.load(existing(path, STAND_INS.pipeline), ...)
@@ -116,7 +108,7 @@ end
 ---@return syz.DryModel[]
 function dry.stop()
   local syz, restore, models = require "syz", state.restore, state.models
-  core.model.load, core.model.load_stored, core.tokenizer = restore.load, restore.load_stored, restore.tokenizer
+  core.model.load, core.model.load_stored = restore.load, restore.load_stored
   syz.pipeline = restore.pipeline
   for name, make in pairs(restore.reward) do syz.reward[name] = make end
   state = nil

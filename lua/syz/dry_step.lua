@@ -18,8 +18,15 @@ local dry_step = {}
 ---@field peak_full number    bytes, at full depth
 ---@field stats table         of the step: loss, reward, grad_norm
 
--- Bytes of f32 weights, their gradient and AdamW's two moments; and those of a frozen model by how it is kept.
-local TRAINED, FROZEN = 16, { f32 = 4, stored = 2 }
+-- Bytes of a trained number: the f32 weight, its gradient and AdamW's two moments.
+local TRAINED = 16
+
+-- Bytes of a frozen number, by how it is kept; large published files are bf16 or f16.
+local function frozen(entry)
+  if not entry.stored then return 4 end
+  local dtype = not entry.missing and entry.model:param(entry.model:names()[1]):dtype()
+  return dtype == "f32" and 4 or 2
+end
 
 local function blocks(config)
   return (config.num_layers or 0) + (config.num_single_layers or 0)
@@ -96,7 +103,7 @@ local function describe(entry, experiment, before)
   return {
     path = entry.path, class = entry.model:class(), missing = entry.missing, parameters = entry.parameters,
     shallow = shallow < entry.parameters and shallow or nil, role = trained and "trained" or "frozen",
-    bytes = entry.parameters * (trained and TRAINED or entry.stored and FROZEN.stored or FROZEN.f32),
+    bytes = entry.parameters * (trained and TRAINED or frozen(entry)),
     made = entry.model:flops() - before,
   }
 end

@@ -17,11 +17,12 @@ end
 
 local function model_rows(report, paint)
   local rows = { {} }
-  for i, title in ipairs { "class", "parameters", "", "memory", "from" } do rows[1][i] = paint("dim", title) end
+  for i, title in ipairs { "class", "parameters", "made here", "", "memory", "from" } do
+    rows[1][i] = paint("dim", title)
+  end
   for _, row in ipairs(report.models) do
-    rows[#rows + 1] = { row.class, text.count(row.parameters), row.role, text.bytes(row.bytes),
-      row.path .. (row.missing and paint("yellow", "  not there: its published configuration") or "")
-        .. (row.shallow and paint("dim", ("  made with %s"):format(text.count(row.shallow))) or "") }
+    rows[#rows + 1] = { row.class, text.count(row.parameters), row.shallow and text.count(row.shallow) or "all",
+      row.role, text.bytes(row.bytes), row.missing and paint("yellow", row.path .. " (not there)") or row.path }
   end
   return rows
 end
