@@ -74,4 +74,4 @@ size_t syz_clip_spell(char *out, size_t n, const char *token) {
     return n;
 }
 
-const syz_tokenizer_kind syz_kind_clip = {"CLIP", normalize, encode, syz_clip_spell};
+const syz_tokenizer_kind syz_kind_clip = {normalize, encode, syz_clip_spell};

@@ -44,7 +44,7 @@ static syz_status read_compressed(const char *path, char **text, size_t *size) {
         status = syz_fail(SYZ_EFORMAT, "%s: not a gzip file, or damaged", path);
     else if (*size > SYZ_TOKENIZER_MAX_FILE)
         status = syz_fail(SYZ_EFORMAT, "%s unpacks to more than %zu MiB", path, SYZ_TOKENIZER_MAX_FILE >> 20);
-    gzclose(file);
+    if (gzclose(file) != Z_OK && status == SYZ_OK) status = syz_fail(SYZ_EFORMAT, "%s ends too early", path);
     if (status != SYZ_OK) {
         free(*text);
         *text = NULL;
@@ -145,6 +145,13 @@ int32_t syz_folder_find(const syz_folder *folder, const char *text) {
     for (size_t i = 0; i < tok->added_n && id < 0; i++)
         if (strcmp(tok->added[i].text, text) == 0) id = tok->added[i].id;
     return id;
+}
+
+syz_status syz_folder_charsmap(syz_folder *folder, const uint8_t *blob, size_t size, const char *name) {
+    char *path = syz_format("%s/%s", folder->path, name);
+    syz_status status = path ? syz_charsmap_read(&folder->tok->unigram.map, blob, size, path) : SYZ_ENOMEM;
+    free(path);
+    return status;
 }
 
 syz_status syz_folder_unigram(syz_folder *folder) {

@@ -109,7 +109,7 @@ static syz_status read_charsmap(syz_folder *folder, const json_t *step) {
     base64_decode_init(&decoder);
     bool good = text && base64_decode_update(&decoder, &size, blob, n, json_string_value(text)) &&
                 base64_decode_final(&decoder);
-    syz_status status = good ? syz_charsmap_read(&folder->tok->unigram.map, blob, size, FILE_NAME)
+    syz_status status = good ? syz_folder_charsmap(folder, blob, size, FILE_NAME)
                              : malformed(folder, "a precompiled_charsmap is not base64");
     free(blob);
     return status;

@@ -60,6 +60,8 @@ static void put_usual_width(syz_buffer *out, const char *text, size_t size) {
     utf8proc_uint8_t *usual = NULL;
     utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)size, &usual,
                                       UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT);
+    if (n < 0) (void)syz_fail(SYZ_ENOMEM, "text cannot be normalised: %s", utf8proc_errmsg(n));
+    out->failed = out->failed || n < 0;
     if (n > 0) syz_buffer_put(out, (char *)usual, (size_t)n);
     free(usual);
 }
@@ -94,7 +96,7 @@ static void repair(syz_buffer *out, const char *text, size_t n) {
 
 /* ---- passes ------------------------------------------------------------------------------------------------------ */
 
-/* Replaces *text by what `pass` makes of it. */
+/* Replaces *text by what was made of it. */
 static syz_status replace(char **text, size_t *n, syz_buffer *made) {
     char *old = *text;
     syz_status status = syz_buffer_take(made, text, n);
@@ -116,17 +118,16 @@ static syz_status compose(char **text, size_t *n) {
     return SYZ_OK;
 }
 
-/* One line of the text, with the break that ends it. */
+/* One line of the text, with the break that ends it. A text with tags means its references: they stay for later. */
 static syz_status fix_line(char **line, size_t *n, bool references) {
     for (int round = 0; round < MAX_ROUNDS; round++) {
         syz_buffer made = {0};
         char *before = *line;
         size_t before_n = *n;
-        unescape(&made, before, before_n, false);
-        if (!references) { /* a text with tags means its references */
-            syz_buffer_free(&made);
+        if (references)
+            unescape(&made, before, before_n, false);
+        else
             syz_buffer_put(&made, before, before_n);
-        }
         syz_status status = syz_buffer_take(&made, line, n);
         if (status == SYZ_OK) {
             repair(&made, *line, *n);
@@ -234,4 +235,4 @@ static syz_status encode(syz_encoder *e, const char *text, size_t n) {
     return SYZ_OK;
 }
 
-const syz_tokenizer_kind syz_kind_open_clip = {"open_clip", normalize, encode, syz_clip_spell};
+const syz_tokenizer_kind syz_kind_open_clip = {normalize, encode, syz_clip_spell};

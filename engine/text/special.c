@@ -6,6 +6,9 @@
 #include "core/error.h"
 #include "text/folder.h"
 
+/* The list is searched from its beginning; no published tokenizer adds more than a few thousand. */
+#define MAX_ADDED 16384
+
 /* The tokens that a kind must have, with the names of their keys and what they are called without a configuration. */
 typedef struct {
     int role;
@@ -47,13 +50,16 @@ static bool read_token(syz_added *out, const json_t *value, bool special) {
     return out->text && json_string_length(value) > 0;
 }
 
-syz_status syz_folder_list(syz_tokenizer *tok, syz_added added) {
+syz_status syz_folder_list(syz_folder *folder, syz_added added) {
+    syz_tokenizer *tok = folder->tok;
     for (size_t i = 0; i < tok->added_n; i++) {
         if (strcmp(tok->added[i].text, added.text) != 0) continue;
         added.text = tok->added[i].text;
         tok->added[i] = added;
         return SYZ_OK;
     }
+    if (tok->added_n == MAX_ADDED)
+        return syz_fail(SYZ_EFORMAT, "%s: more than %d special and added tokens", folder->path, MAX_ADDED);
     if (tok->added_n == tok->added_room) {
         size_t room = 2 * tok->added_room + 16;
         syz_added *larger = syz_alloc(room, sizeof *larger);
@@ -75,7 +81,7 @@ static syz_status add(syz_folder *folder, syz_added added, int64_t id, const cha
         added.id = (int32_t)(id < 0 ? folder->tok->size : id);
         SYZ_TRY(syz_folder_token(folder, id < 0 ? folder->tok->size : id, added.text, strlen(added.text), name));
     }
-    return syz_folder_list(folder->tok, added);
+    return syz_folder_list(folder, added);
 }
 
 /* ---- lists with ids ---------------------------------------------------------------------------------------------- */
@@ -152,7 +158,7 @@ static syz_status read_part(syz_folder *folder, const part *p) {
     if ((added.id = syz_folder_find(folder, added.text)) < 0)
         return syz_fail(SYZ_EFORMAT, "%s: the vocabulary lacks the %s \"%s\"", folder->path, p->key, added.text);
     folder->tok->special[p->role] = added.id;
-    return syz_folder_list(folder->tok, added);
+    return syz_folder_list(folder, added);
 }
 
 static bool is_part(const syz_tokenizer *tok, const char *key) {
@@ -192,10 +198,10 @@ static syz_status read_own(syz_folder *folder) {
         if (!text || strncmp(text, "<extra_id_", 10) != 0) continue;
         size_t digits = strspn(text + 10, "0123456789");
         if (digits > 0 && strcmp(text + 10 + digits, ">") == 0)
-            SYZ_TRY(syz_folder_list(tok, (syz_added){.text = tok->token[id], .id = id, .special = true}));
+            SYZ_TRY(syz_folder_list(folder, (syz_added){.text = tok->token[id], .id = id, .special = true}));
     }
     int32_t mask = tok->kind == &syz_kind_wordpiece ? syz_folder_find(folder, "[MASK]") : -1;
-    return mask < 0 ? SYZ_OK : syz_folder_list(tok, (syz_added){.text = "[MASK]", .id = mask, .special = true});
+    return mask < 0 ? SYZ_OK : syz_folder_list(folder, (syz_added){.text = "[MASK]", .id = mask, .special = true});
 }
 
 /* ---- what is looked for ------------------------------------------------------------------------------------------ */

@@ -100,7 +100,7 @@ static syz_status read_piece(reader *r, message m) {
     tok->unigram.score[id] = (double)score;
     SYZ_TRY(syz_folder_token(r->folder, id, text.bytes ? (const char *)text.bytes : "", text.size, FILE_NAME));
     if ((type != CONTROL && type != USER_DEFINED) || !*tok->token[id]) return SYZ_OK;
-    return syz_folder_list(tok, (syz_added){.text = tok->token[id], .id = id, .special = type == CONTROL});
+    return syz_folder_list(r->folder, (syz_added){.text = tok->token[id], .id = id, .special = type == CONTROL});
 }
 
 static syz_status read_trainer(reader *r, message m) {
@@ -178,7 +178,7 @@ static syz_status read_file(syz_folder *folder, const uint8_t *data, size_t size
     if (!(unigram->score = syz_alloc(r.pieces + (size_t)sentinels, sizeof *unigram->score))) return SYZ_ENOMEM;
     SYZ_TRY(read_model(&r, m));
     SYZ_TRY(add_sentinels(folder, (int)sentinels));
-    SYZ_TRY(syz_charsmap_read(&unigram->map, r.charsmap, r.charsmap_n, FILE_NAME));
+    SYZ_TRY(syz_folder_charsmap(folder, r.charsmap, r.charsmap_n, FILE_NAME));
     unigram->byte_fallback = r.byte_fallback;
     return syz_folder_unigram(folder);
 }

@@ -33,7 +33,6 @@ typedef struct {
 
 /* What differs from kind to kind. */
 typedef struct {
-    const char *name;
     /* The normalised form of text[0..n), UTF-8, which the caller frees. */
     syz_status (*normalize)(const syz_tokenizer *tok, char **out, size_t *out_n, const char *text, size_t n);
     syz_status (*encode)(syz_encoder *e, const char *text, size_t n); /* emits the ids of normalised text */

@@ -161,4 +161,4 @@ static size_t spell(char *out, size_t n, const char *token) {
     return n;
 }
 
-const syz_tokenizer_kind syz_kind_unigram = {"unigram", normalize, encode, spell};
+const syz_tokenizer_kind syz_kind_unigram = {normalize, encode, spell};

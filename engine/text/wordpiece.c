@@ -136,4 +136,4 @@ static size_t spell(char *out, size_t n, const char *token) {
     return n + strlen(token);
 }
 
-const syz_tokenizer_kind syz_kind_wordpiece = {"wordpiece", normalize, encode, spell};
+const syz_tokenizer_kind syz_kind_wordpiece = {normalize, encode, spell};

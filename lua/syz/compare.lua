@@ -31,7 +31,7 @@ local SPEC = {
   title = "string", about = "string", pipeline = "table", reward = "table", prompts = "table", steps = "integer",
   batch = "integer", seeds = "table", optimizer = "table", precision = "string", eval = "table", columns = "table",
   variants = "table", claims = "table", curve = "table", conclude = "function", derive = "function",
-  publish = "string", name = "string",
+  publish = "string", name = "string", against = "string",
 }
 
 local VARIANT = {
@@ -114,8 +114,9 @@ end
 ---    every = steps between evaluations, target = { metric = value } that ends it, budget = CPU-seconds that end it };
 ---    one without a method is the model as it was;
 ---  derive(before, after) -> { metric = number }: what the table, claims and figure may use beside the measured ones;
----  claims: list of { "text", "A", ">" | "<" | "~", "B", "metric", margin }; curve = { x =, y = } draws what `every`
----  measured; conclude(rows) -> a paragraph; publish: a folder for the table, the figure and the picture, "" for none
+---  claims: list of { "text", "A", ">" | "<" | "~", "B", "metric", margin }, `against`: where they come from ("the
+---  paper"); curve = { x =, y = } draws what `every` measured; conclude(rows) -> a paragraph; publish: a folder for the
+---  table, the figure and the picture, "" for none
 ---@return syz.Comparison
 function M.experiment(spec)
   fields.check("syz.compare", spec, SPEC)
@@ -131,7 +132,7 @@ function M.experiment(spec)
   check_claims(spec.claims or {}, check_variants(spec.variants))
   local self = setmetatable({}, Comparison)
   for key, value in pairs(spec) do self[key] = value end
-  self.batch, self.precision = spec.batch or 16, spec.precision or "f32"
+  self.batch, self.precision, self.against = spec.batch or 16, spec.precision or "f32", spec.against or "the paper"
   self.schedule, self.came_with = spec.pipeline.schedule, settings_of(spec.pipeline)
   self.came_with_adapter = spec.pipeline.adapter
   for _, variant in ipairs(spec.variants) do

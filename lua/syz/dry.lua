@@ -1,9 +1,9 @@
 --- A dry run: everything a recipe names is built, with random weights where there are no files, and one step is made.
 --
 -- While it is on, core.model.load makes models from configurations alone. A model whose files exist is opened, so that
--- every name and shape in them is checked; one that is small enough is then used as it is. The others get random weights
--- and as little depth as was asked for. A path that does not exist is stood in for by the configuration that was
--- published for its place (lua/syz/published).
+-- every name and shape in them is checked; one that is small enough is then used as it is. The others get random
+-- weights and as little depth as was asked for. A path that does not exist is stood in for by the configuration that
+-- was published for its place (lua/syz/published).
 local core = require "syz.core"
 local files = require "syz.files"
 local published = require "syz.published"

@@ -1,7 +1,8 @@
---- The one step of a dry run, and what it says about the real ones: operations, memory, and that the numbers are finite.
+--- The one step of a dry run, and what it says about the real ones: operations, memory, and that the numbers are
+--- finite.
 --
--- At full depth nothing was run: its operations are those of the shallow model times the ratio of what syz.flops says of
--- the two, its memory that of the shallow one plus what each block left out would add.
+-- At full depth nothing was run: its operations are those of the shallow model times the ratio of what syz.flops says
+-- of the two, its memory that of the shallow one plus what each block left out would add.
 local core = require "syz.core"
 local flops = require "syz.flops"
 local loop = require "syz.loop"
@@ -100,6 +101,18 @@ local function describe(entry, experiment, before)
   }
 end
 
+-- The adapters that are trained in place of a model's weights, if there are any.
+local function describe_adapters(adapter, models)
+  for _, entry in ipairs(models) do
+    if adapter and rawequal(entry.model, adapter.model) then
+      local shallow, full = adapter:count(entry.model), adapter:count(core.model.create(entry.config))
+      return { path = ("rank %d"):format(adapter:config().r), class = "LoRA", parameters = full,
+        shallow = shallow < full and shallow or nil, role = "trained", bytes = full * TRAINED, made = 0, flops = 0,
+        missing = false }, (full - shallow) * TRAINED
+    end
+  end
+end
+
 --- Make the step. The experiment is used up.
 ---@param experiment table         what syz.train returned
 ---@param models syz.DryModel[]
@@ -122,6 +135,8 @@ function dry_step.run(experiment, models)
     left_out = left_out + row.bytes * (1 - entry.model:numel() / entry.parameters)
     rows[i] = row
   end
+  local adapters, more = describe_adapters(pipe.adapter, models)
+  rows[#rows + 1], left_out = adapters, left_out + (more or 0)
   local config = pipe.transformer:config()
   for _, entry in ipairs(models) do
     if rawequal(entry.model, pipe.transformer) then

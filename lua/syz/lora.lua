@@ -164,6 +164,22 @@ local function back(self, was, ok, ...)
   return ...
 end
 
+-- A layer's name without the number of its block.
+local function kind_of(name)
+  return (name:gsub("%.lora_[AB]%.weight$", ""):gsub("%.weight$", ""):gsub("%.%d+%.", ".#."))
+end
+
+--- How many numbers the same adapters have on a model of the same widths and another depth.
+---@param model table
+---@return integer
+function Lora:count(model)
+  local sizes, total = {}, 0
+  local tensors, names = self.model:lora_params()
+  for i = 1, #names, 2 do sizes[kind_of(names[i])] = tensors[i]:numel() + tensors[i + 1]:numel() end
+  for _, weight in ipairs(model:linears()) do total = total + (sizes[kind_of(weight)] or 0) end
+  return total
+end
+
 --- Call f while the model computes as if it had no adapters.
 ---@param f function
 ---@return any ...  what f returns

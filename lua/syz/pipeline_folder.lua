@@ -132,13 +132,13 @@ local function text_names(folder, options)
   return names
 end
 
--- Whether a transformer embeds guidance, as its configuration or, for the original release's file, its names tell.
+-- Whether a transformer embeds guidance, as its configuration or, for a file by itself, its names tell.
 local function embeds_guidance(path)
   if core.file.exists(path) == "folder" then
     return files.need_json(path .. "/config.json").guidance_embeds == true
   end
   for _, tensor in ipairs((core.safetensors.header(path))) do
-    if tensor.name:find("guidance_in.", 1, true) then return true end
+    if tensor.name:find("guidance_", 1, true) then return true end
   end
   return false
 end

@@ -194,6 +194,9 @@ def tokenizer():
     for name, value in ("unigram", unigram), ("wordpiece", wordpiece), ("bpe", bpe):
         save("tokenizer", name, b"1" + json.dumps(value, separators=(",", ":")).encode())
     save("tokenizer", "vocabulary", b"2[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n##b\n")
+    text = ("4A Caf\u00e9 &amp;amp;&EACUTE;&#x80; \u201c\uff21\ufb01\u201d \u039f\u03a3. \x1b[1m e\u0301\u0345"
+            "\u4e2d\r\n<end_of_text>[ENC]<|endoftext|>")
+    save("tokenizer", "text", text.encode())
     save("tokenizer", "merges", b"3#version: 0.2\na b</w>\nc ab</w>\n")
 
 

@@ -148,6 +148,19 @@ describe("a FLUX pipeline", function()
     assert.error_matches(function() pipeline.load(SCHNELL, { vea = "x" }) end, 'no field "vea"; did you mean "vae"')
   end)
 
+  it("takes files by themselves, and what they tell is what the folders say", function()
+    local folder = support.folder()
+    for model, name in pairs { [DEV] = "dev", [SCHNELL] = "schnell" } do
+      pipeline.load(model):save(folder .. "/" .. name)
+      core.file.remove(folder .. "/" .. name .. "/text_encoder_2/config.json") -- T5 alone tells its configuration
+    end
+    local transformer = "/transformer/diffusion_pytorch_model.safetensors"
+    compare(SCHNELL, { transformer = folder .. "/schnell" .. transformer,
+                       text_encoder_2 = folder .. "/schnell/text_encoder_2/model.safetensors" })
+    compare(DEV, { transformer = folder .. "/dev" .. transformer, dtype = "stored" })
+    assert.equal(28, pipeline.load(SCHNELL, { transformer = folder .. "/dev" .. transformer }).schedule.steps)
+  end)
+
   it("reads the single file of the original release", function()
     local folder = copy(SCHNELL, support.folder() .. "/p")
     core.file.remove_tree(folder .. "/transformer")

@@ -93,6 +93,17 @@ describe("adapters on a pipeline", function()
     assert.equal(3, config.rank_pattern["^transformer_blocks.0.attn.to_q"])
   end)
 
+  it("say how many they would be at another depth", function()
+    local pipe, own = tiny(), 0
+    local adapter = pipe:lora { rank = 3, targets = { "attn.to_q", "ff.net.2", "proj_out", "norm_out.linear" } }
+    for _, tensor in ipairs(adapter:parameters()) do own = own + tensor:numel() end
+    assert.equal(own, adapter:count(pipe.transformer))
+    local config = pipe.transformer:config()
+    config.num_layers, config.num_single_layers = config.num_layers + 2, config.num_single_layers + 3
+    -- width 16: q 16 -> 16 in every block, ff.net.2 64 -> 16 in double ones, proj_out 80 -> 16 in single ones
+    assert.equal(own + 2 * 3 * (32 + 80) + 3 * 3 * (32 + 96), adapter:count(core.model.create(config)))
+  end)
+
   it("change nothing at first, and nothing while disabled", function()
     local plain = picture(tiny())
     local pipe = tiny()

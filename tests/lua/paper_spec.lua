@@ -38,6 +38,7 @@ describe("the paper's recipes", function()
     for _, variant in ipairs(experiment.variants) do
       if variant.method then
         local method = experiment:method(variant, 1)
+        assert.equal("all weights", experiment.against)
         assert.equal(variant.lora == nil, method.modules.transformer ~= nil)
         assert.equal(experiment.pipeline.adapter, method.modules.lora)
         assert.same(by_name["all weights"].options, variant.options)

@@ -10,8 +10,8 @@ if [ $# -eq 0 ] && [ ! -x "$python" ]; then
     "$python" -m pip install --quiet -r "$here/requirements.txt"
 fi
 export PYTHONDONTWRITEBYTECODE=1
-for script in flux lora vae tiling layouts keys reward_keys clip clip_layout siglip aesthetic \
-    preprocess t5 bf16 ops tokenizer pipeline flux_pipeline torch_files; do
+for script in flux lora vae tiling layouts keys reward_keys clip clip_layout siglip aesthetic preprocess t5 bf16 ops \
+    tokenizer tokenizer_kinds pipeline flux_pipeline torch_files; do
     "$python" "$here/$script.py"
 done
 # ImageReward's classes do not import with current transformers.

@@ -427,25 +427,29 @@ static void test_bad_folders(void **state) {
 }
 
 /* Fails the first, second, ... allocation of opening and encoding until all succeed. */
-static void test_out_of_memory(void **state) {
-    (void)state;
-    put("bad", "vocab.json", SMALL);
-    put("bad", "merges.txt", "a b\n");
-    put("bad", "tokenizer_config.json", "{\"pad_token\": \"a\", \"eos_token\":" AT("<|endoftext|>", "true") "}");
-    const char *folder = temporary_path("bad");
+static void fail_each(const char *folder, const char *reading) {
     bool done = false;
     for (int64_t n = 0; !done; n++) {
         assert_true(n < 200);
         syz_tokenizer *tok;
         size_t count;
         syz_fault_set(n, false);
-        done = syz_tokenizer_open(&tok, folder) == SYZ_OK &&
-               syz_tokenizer_encode(tok, "ab \u00e9", ids, 8, &count) == SYZ_OK;
+        done = syz_tokenizer_open_as(&tok, folder, reading) == SYZ_OK &&
+               syz_tokenizer_encode(tok, "ab \u00e9\n&lt;\uff21", ids, 8, &count) == SYZ_OK;
         syz_fault_set(-1, false);
         assert_int_equal(syz_error_status(), done ? SYZ_OK : SYZ_ENOMEM);
         syz_error_clear();
         syz_tokenizer_free(tok);
     }
+}
+
+static void test_out_of_memory(void **state) {
+    (void)state;
+    put("bad", "vocab.json", SMALL);
+    put("bad", "merges.txt", "a b\n");
+    put("bad", "tokenizer_config.json", "{\"pad_token\": \"a\", \"eos_token\":" AT("<|endoftext|>", "true") "}");
+    fail_each(temporary_path("bad"), NULL);
+    fail_each(temporary_path("bad"), "open_clip");
 }
 
 int main(void) {

@@ -73,6 +73,10 @@ static void test_json_unigram(void **state) {
         folder_of("tokenizer.json", UNIGRAM_N("{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Strip\"},{\"type\":"
                                               "\"Replace\",\"pattern\":{\"Regex\":\" {2,}\"},\"content\":\" \"}]}")),
         "ab ", 4, 5);
+    EXPECT(folder_of("tokenizer.json", "{\"model\":{\"unk_id\":2,\"vocab\":" PIECES
+                                       "},\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":"
+                                       "\"WhitespaceSplit\"},{\"type\":\"Metaspace\",\"prepend_scheme\":\"first\"}]}}"),
+           "a a", 4, 4);
     refuse(folder_of("tokenizer.json", "{}"), SYZ_EFORMAT, "tokenizer.json: the model \"\"");
     refuse(folder_of("tokenizer.json", "[]"), SYZ_EFORMAT, "must hold a JSON object");
     refuse(folder_of("tokenizer.json", "{\"model\":{\"type\":\"WordLevel\"}}"), SYZ_EFORMAT, "the model \"WordLevel\"");
@@ -160,12 +164,29 @@ static void test_added(void **state) {
            "lacks the sep_token \"[END]\"");
 }
 
+static void test_too_many_added(void **state) {
+    (void)state;
+    static char text[1 << 19];
+    char *end = text + sprintf(text, "{\"additional_special_tokens\":[\"a\"");
+    for (int i = 0; i < 16384; i++)
+        end += sprintf(end, ",\"<%d>\"", i);
+    strcpy(end, "]}");
+    refuse(bert_with("tokenizer_config.json", text), SYZ_EFORMAT, "more than 16384 special and added tokens");
+}
+
 static void test_which(void **state) {
     (void)state;
     refuse(empty_folder(), SYZ_ENOTFOUND, "holds no tokenizer: vocab.json with merges.txt (CLIP), tokenizer.json");
     refuse(folder_of("vocab.json", "{}"), SYZ_ENOTFOUND, "merges.txt");
     refuse(folder_of("vocab.txt", "a\nb\n"), SYZ_EFORMAT, "lacks the cls_token \"[CLS]\"");
     refuse(folder_of("vocab.txt.gz", "[PAD]\n"), SYZ_EFORMAT, "not a gzip file");
+    uint8_t *packed;
+    size_t size;
+    assert_int_equal(syz_file_read(&packed, &size, "lua/syz/vocabularies/bert/vocab.txt.gz", 1 << 20), SYZ_OK);
+    const char *folder = empty_folder();
+    put(folder, "vocab.txt.gz", packed, size / 2);
+    refuse(folder, SYZ_EFORMAT, "vocab.txt.gz ends too early");
+    free(packed);
 }
 
 /* ---- spiece.model ------------------------------------------------------------------------------------------------ */
@@ -323,9 +344,11 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_json_unigram), cmocka_unit_test(test_json_wordpiece), cmocka_unit_test(test_json_bpe),
-        cmocka_unit_test(test_added),        cmocka_unit_test(test_which),          cmocka_unit_test(test_spiece),
-        cmocka_unit_test(test_bad_charsmap), cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_json_unigram),   cmocka_unit_test(test_json_wordpiece),
+        cmocka_unit_test(test_json_bpe),       cmocka_unit_test(test_added),
+        cmocka_unit_test(test_too_many_added), cmocka_unit_test(test_which),
+        cmocka_unit_test(test_spiece),         cmocka_unit_test(test_bad_charsmap),
+        cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, temporary_setup, temporary_teardown);
 }

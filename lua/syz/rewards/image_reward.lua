@@ -8,6 +8,7 @@ local core = require "syz.core"
 local data = require "syz.data"
 local fields = require "syz.fields"
 local identity = require "syz.identity"
+local message = require "syz.message"
 local preprocess = require "syz.rewards.preprocess"
 local text_reader = require "syz.texts"
 
@@ -101,16 +102,16 @@ end
 -- The weights file and the folder it lies in, or the folder alone when it holds a config.json of this class.
 local function locate(path)
   local kind = core.file.exists(path)
-  if not kind then error(("%s: no such file or folder"):format(path), 0) end
+  if not kind then error(("%s: no such file or folder"):format(path), 3) end
   if kind == "file" then return path, path:match("^(.*)/[^/]*$") or "." end
   if is_file(path .. "/model_index.json") then
-    error(path .. " is a pipeline folder; ImageReward's holds ImageReward.pt and med_config.json", 0)
+    error(path .. " is a pipeline folder; ImageReward's holds ImageReward.pt and med_config.json", 3)
   end
   for _, name in ipairs(NAMES) do
     if is_file(path .. "/" .. name) then return path .. "/" .. name, path end
   end
   if is_own(path) then return nil, path end
-  error(("%s holds no ImageReward.pt: name the file, or the folder it lies in"):format(path), 0)
+  error(("%s holds no ImageReward.pt: name the file, or the folder it lies in"):format(path), 3)
 end
 
 -- BERT's configuration as published, if there is one, as this model's. Without, the weights' shapes tell.
@@ -137,7 +138,8 @@ local function load_model(weights, folder, med_config)
   local config, path = configuration(folder, med_config)
   identity.note("reward", weights)
   if path then identity.note("reward", path) end
-  local model = core.model.load_stored(weights, config)
+  local ok, model = pcall(core.model.load_stored, weights, config)
+  if not ok then error((message.of(model):gsub("^configuration: ", (path or "") .. ": ")), 0) end
   if model:class() ~= "ImageReward" then
     error(("%s holds a %s, not an ImageReward"):format(weights, model:class()), 0)
   end
