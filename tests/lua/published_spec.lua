@@ -2,7 +2,7 @@
 local core = require "syz.core"
 local published = require "syz.published"
 local random_weights = require "syz.random_weights"
-local support = require "support"
+local support = require "tests.lua.support"
 
 require("syz.progress").configure { quiet = true }
 
