@@ -96,6 +96,10 @@ SYZ_API void syz_memory_trim(void);          /* give cached blocks back to the s
 SYZ_API syz_status syz_set_matmul_precision(syz_dtype dtype);
 SYZ_API syz_dtype syz_matmul_precision(void); /* the one in force on this machine */
 
+/* Floating-point operations of matrix products, convolutions and attention since the start, forward and backward, with
+ * what checkpointing repeats: two for each multiply-add. */
+SYZ_API double syz_flops(void);
+
 /* ---- tensors ----------------------------------------------------------------------------------------------------- */
 
 #define SYZ_MAX_DIMS 6
@@ -223,8 +227,9 @@ SYZ_API syz_status syz_image_save(const char *path, const syz_tensor *image);
 /* PNG with quality 0, JPEG with 1 to 100; the caller frees *data with free(). */
 SYZ_API syz_status syz_image_encode(uint8_t **data, size_t *size, const syz_tensor *image, int jpeg_quality);
 
-/* Weight files: a `.safetensors` file, or a `.safetensors.index.json` that lists the shards beside it. The files are
- * mapped, not read: what is never asked for costs nothing, and a file must not be truncated while it is open. */
+/* Weight files: `.safetensors`; what torch.save wrote (.pt, .pth, .bin, .ckpt), of which nothing is executed; or an
+ * .index.json of either that lists the shards beside it. The content tells the format. The files are mapped, not read:
+ * what is never asked for costs nothing, and a file must not be truncated while it is open. docs/design/weights.md */
 typedef struct syz_weights syz_weights;
 
 typedef struct {
@@ -294,26 +299,61 @@ typedef struct syz_model syz_model;
 /* A model whose parameters have names and shapes but no values: follow with syz_model_init(). The caller releases. */
 SYZ_API syz_status syz_model_create(syz_model **m, const char *config_text);
 /* From a folder with config.json and diffusion_pytorch_model.safetensors or model.safetensors (or the .index.json of
- * shards). Every parameter must be there once, with its shape, and nothing else. Values become f32. */
-SYZ_API syz_status syz_model_load(syz_model **m, const char *folder);
+ * shards, or PyTorch's .bin where there is neither), or from a weights file with a config.json beside it or of a layout
+ * that tells its configuration (flux1-dev.safetensors). Every parameter must be there once, with its shape, and nothing
+ * else, under our names or those of a layout that the class knows. Values become f32. */
+SYZ_API syz_status syz_model_load(syz_model **m, const char *path);
 /* The same, but values keep the stored dtype and share the file's memory: for large frozen models. */
-SYZ_API syz_status syz_model_load_stored(syz_model **m, const char *folder);
+SYZ_API syz_status syz_model_load_stored(syz_model **m, const char *path);
+/* Either, with a configuration of the caller's (NULL: as above). */
+SYZ_API syz_status syz_model_load_as(syz_model **m, const char *path, const char *config_text, bool stored);
+/* Give a model that was loaded as stored f32 values of its own, as training needs them. Its parameters are new tensors
+ * then, unless they were such already. */
+SYZ_API syz_status syz_model_to_f32(syz_model *m);
+/* Whether a folder's or file's weights are those of the model, which needs no values: every name and shape, no tensor
+ * is read. */
+SYZ_API syz_status syz_model_check(const syz_model *m, const char *path);
+/* The layout of another library that a file's names are in, and the class that it is of; NULL: none that is known. */
+SYZ_API const char *syz_weights_layout(const syz_weights *weights, const char **class_name);
+/* The configuration that such a file tells, as JSON text to be freed; NULL with an error, naming `path`, if it cannot.
+ */
+SYZ_API char *syz_weights_config(const syz_weights *weights, const char *path);
 /* Draw starting values; the same seed gives the same values, whatever else the process did. */
 SYZ_API syz_status syz_model_init(syz_model *m, uint64_t seed);
-/* Write config.json and the weights, converted to `dtype`, under the name the architecture's library uses. Each file is
- * replaced whole or not at all. */
+/* Write config.json and the weights, converted to `dtype`, under the name the architecture's library uses: one file, or
+ * above `max_shard_bytes` shards NAME-00001-of-00003.safetensors and their index, as diffusers and transformers have
+ * them. Either all of it takes the place of what was saved there before, or nothing. */
+#define SYZ_MAX_SHARD_BYTES ((uint64_t)10000000000) /* diffusers' "10GB" */
 SYZ_API syz_status syz_model_save(const syz_model *m, const char *folder, syz_dtype dtype);
+SYZ_API syz_status syz_model_save_sharded(const syz_model *m, const char *folder, syz_dtype dtype,
+                                          uint64_t max_shard_bytes);
+/* Write a model that was only created: each parameter is drawn as syz_model_init() draws it and written before the
+ * next, so that memory for the largest one is enough. Without `zeros`, matrices that start at zero get small normal
+ * numbers instead, since the output of a fresh flow transformer is zero otherwise. */
+typedef struct {
+    uint64_t seed;
+    bool zeros;
+    void (*progress)(void *context, uint64_t done, uint64_t total); /* bytes, after each parameter; may be NULL */
+    void *context;
+} syz_random_weights;
+SYZ_API syz_status syz_model_save_random(const syz_model *m, const char *folder, syz_dtype dtype,
+                                         uint64_t max_shard_bytes, const syz_random_weights *how);
 SYZ_API syz_model *syz_model_retain(syz_model *m); /* returns m; NULL stays NULL */
 SYZ_API void syz_model_release(syz_model *m);      /* graphs that its methods recorded stay valid */
 
-SYZ_API const char *syz_model_class(const syz_model *m);  /* "FluxTransformer2DModel"; borrowed, like all names here */
-SYZ_API const char *syz_model_config(const syz_model *m); /* JSON text */
-SYZ_API int64_t syz_model_param_count(const syz_model *m);
+SYZ_API const char *syz_model_class(const syz_model *m);   /* "FluxTransformer2DModel"; borrowed, like all names here */
+SYZ_API const char *syz_model_config(const syz_model *m);  /* JSON text */
+SYZ_API int64_t syz_model_param_count(const syz_model *m); /* tensors */
+SYZ_API int64_t syz_model_numel(const syz_model *m);       /* numbers in them, whether they have values yet or not */
 SYZ_API const char *syz_model_param_name(const syz_model *m, int64_t index);
 SYZ_API syz_tensor *syz_model_param(const syz_model *m, int64_t index);     /* borrowed; NULL before it has values */
 SYZ_API int64_t syz_model_param_find(const syz_model *m, const char *name); /* -1 if absent */
+SYZ_API bool syz_model_is_linear(const syz_model *m, int64_t index);        /* the weight of a linear layer */
 SYZ_API void syz_model_set_requires_grad(syz_model *m, bool on);            /* every parameter; off at first */
 SYZ_API void syz_model_set_checkpointing(syz_model *m, bool on);            /* recompute blocks in backward */
+
+/* What its methods did so far, and their backward passes, as syz_flops() counts. */
+SYZ_API double syz_model_flops(const syz_model *m);
 
 /* Methods are called by name. Inputs and outputs are named, separated by blanks; an input ending in `?` may be NULL. */
 SYZ_API int syz_model_method_count(const syz_model *m);
@@ -325,29 +365,66 @@ SYZ_API const char *syz_model_method_outputs(const syz_model *m, int method);
 SYZ_API syz_status syz_model_call(syz_model *m, const char *method, syz_tensor *const in[], int nin, syz_tensor *out[],
                                   int capacity, int *nout);
 
+/* ---- LoRA -------------------------------------------------------------------------------------------------------- */
+
+/* Low-rank adapters on the linear layers of a model, as PEFT defines them: such a layer computes W x + b + scale * B A
+ * x with A [rank,in] and B [out,rank] in f32. The model's own parameters, which may be stored in half precision, stop
+ * requiring gradients, the adapters' begin to. A model has one set of adapters at a time.
+ *
+ * config_text is JSON with the keys of PEFT's LoraConfig: r, lora_alpha (both 8 unless given), target_modules (a list
+ * of layers' names or of their ends, or "all-linear"), rank_pattern, alpha_pattern, use_rslora, and init_lora_weights
+ * (true, or "gaussian"). B starts at zero, A at random numbers of `seed`. SYZ_ENOTFOUND for a target that names no
+ * layer; SYZ_EINVAL for a rank above a layer's size. */
+SYZ_API syz_status syz_lora_attach(syz_model *m, const char *config_text, uint64_t seed);
+/* Attach what a file holds, or a folder with pytorch_lora_weights.safetensors (diffusers) or adapter_model.safetensors
+ * and adapter_config.json (PEFT). `component` is the model's name in its pipeline ("transformer"), with which diffusers
+ * begins its names; NULL if it has none. SYZ_EFORMAT names the key that does not fit the model. */
+SYZ_API syz_status syz_lora_load(syz_model *m, const char *path, const char *component);
+/* Give attached adapters the values of such a file, which must hold the same layers, ranks and scales. */
+SYZ_API syz_status syz_lora_assign(syz_model *m, const char *path, const char *component);
+/* In f32, in the layout of diffusers with a component, in that of PEFT without. Files are replaced whole or not. */
+SYZ_API syz_status syz_lora_save(const syz_model *m, const char *folder, const char *component);
+/* Two parameters per layer, 0 without adapters; "<layer>.lora_A.weight"; everything borrowed until they are removed. */
+SYZ_API int64_t syz_lora_count(const syz_model *m);
+SYZ_API const char *syz_lora_param_name(const syz_model *m, int64_t index);
+SYZ_API syz_tensor *syz_lora_param(const syz_model *m, int64_t index);
+SYZ_API const char *syz_lora_config(const syz_model *m); /* JSON text, NULL without adapters */
+/* Switched off, the model computes as if it had none. */
+SYZ_API void syz_lora_set_enabled(syz_model *m, bool on);
+SYZ_API bool syz_lora_enabled(const syz_model *m);
+SYZ_API void syz_lora_set_strength(syz_model *m, double strength); /* multiplies every scale; 1 at first; not saved */
+/* Replace each adapted weight W by W + scale * B A, computed in f32 and kept in W's dtype. The originals are kept, so
+ * that unmerging gives back the same bits. */
+SYZ_API syz_status syz_lora_merge(syz_model *m);
+SYZ_API syz_status syz_lora_unmerge(syz_model *m);
+/* Without adapters the model is what it was before, or, when they were merged, stays what it is. */
+SYZ_API void syz_lora_remove(syz_model *m);
+
 /* ---- tokenizers -------------------------------------------------------------------------------------------------- */
 
-/* CLIP's byte-pair tokenizer, with the ids of transformers' CLIPTokenizer: NFC, lower case, pieces, merges by rank.
- * Immutable once open, so threads may share it. */
+/* CLIP's byte pairs, T5's unigram pieces or BERT's word pieces, with the ids of transformers' tokenizers
+ * (docs/tokenizers.md). Immutable once open, so threads may share it. */
 typedef struct syz_tokenizer syz_tokenizer;
 
 typedef struct {
-    int64_t bos, eos, pad,
-        unk; /* <|startoftext|>, <|endoftext|>, what fills up, what stands for an unknown character */
+    int64_t bos, eos, pad, unk; /* what begins a text (-1: nothing, T5), ends it, fills up, stands for the unknown */
 } syz_special_ids;
 
-/* Reads vocab.json and merges.txt of a folder, and the names of the special tokens from tokenizer_config.json and
- * special_tokens_map.json where they exist (without them: CLIP's, padding with <|endoftext|>). SYZ_ENOTFOUND for a
- * missing file, SYZ_EFORMAT for a merge or special token that the vocabulary lacks. Freed by syz_tokenizer_free(). */
+/* The files of a folder choose the kind: vocab.json and merges.txt, or merges.txt alone (CLIP); tokenizer.json;
+ * spiece.model (T5); vocab.txt (BERT). Special and added tokens come from tokenizer_config.json,
+ * special_tokens_map.json and added_tokens.json where they exist. SYZ_ENOTFOUND for a missing file, SYZ_EFORMAT for one
+ * that is damaged or asks for what is not implemented. Freed by syz_tokenizer_free(). */
 SYZ_API syz_status syz_tokenizer_open(syz_tokenizer **tokenizer, const char *folder);
+/* As "open_clip": CLIP's vocabulary, with the text cleaned as open_clip cleans it. NULL: as above. */
+SYZ_API syz_status syz_tokenizer_open_as(syz_tokenizer **tokenizer, const char *folder, const char *reading);
 SYZ_API void syz_tokenizer_free(syz_tokenizer *tokenizer); /* NULL is allowed */
 /* The ids of a text without bos and eos. `*count` is the number of tokens; at most `capacity` of them are written (as
  * snprintf does). A special token spelled out in the text becomes its id. SYZ_EINVAL if the text is not UTF-8 or is
  * longer than 16 MiB. */
 SYZ_API syz_status syz_tokenizer_encode(const syz_tokenizer *tokenizer, const char *text, int64_t *ids, size_t capacity,
                                         size_t *count);
-/* ids[length] = bos, as many tokens as fit, eos, then padding: `pad`, or the folder's own padding token if `pad` < 0
- * (open_clip pads with 0). `*used`, unless NULL, counts what is not padding. length >= 2. */
+/* ids[length] = bos if the kind has one, as many tokens as fit, eos, then padding: `pad`, or the folder's own padding
+ * token if `pad` < 0 (open_clip pads with 0). `*used`, unless NULL, counts what is not padding. */
 SYZ_API syz_status syz_tokenizer_encode_padded(const syz_tokenizer *tokenizer, const char *text, int64_t pad,
                                                int64_t *ids, size_t length, size_t *used);
 /* The text of ids[0..count) without special tokens, free() it; NULL for an id outside the vocabulary. Bytes are as the
@@ -383,6 +460,9 @@ SYZ_API int64_t syz_adamw_count(const syz_adamw *optimizer);
 SYZ_API int64_t syz_adamw_steps(const syz_adamw *optimizer, int64_t index);
 SYZ_API void syz_adamw_set_steps(syz_adamw *optimizer, int64_t index, int64_t steps);
 SYZ_API syz_tensor *syz_adamw_moment(const syz_adamw *optimizer, int64_t index, syz_adamw_moment_kind kind);
+
+/* Multiply every gradient; the mean of n accumulated ones is theirs times 1 / n. */
+SYZ_API syz_status syz_scale_grads(syz_tensor *const params[], int64_t count, double factor);
 
 /* The L2 norm of all gradients together; above `max_norm`, every gradient is scaled by max_norm / (norm + 1e-6). 0
  * only measures. When the norm is not finite it is reported and nothing is scaled: skip that step. */

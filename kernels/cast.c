@@ -17,6 +17,18 @@ static void f32_to_bf16(uint16_t *y, const float *x, int64_t n) {
         y[i] = syz_f32_to_bf16(x[i]);
 }
 
+static void f16_to_f32(float *y, const uint16_t *x, int64_t n) {
+#pragma omp parallel for simd schedule(static) if (n > SYZ_PARALLEL_MIN)
+    for (int64_t i = 0; i < n; i++)
+        y[i] = syz_f16_to_f32(x[i]);
+}
+
+static void f16_to_bf16(uint16_t *y, const uint16_t *x, int64_t n) {
+#pragma omp parallel for simd schedule(static) if (n > SYZ_PARALLEL_MIN)
+    for (int64_t i = 0; i < n; i++)
+        y[i] = syz_f32_to_bf16(syz_f16_to_f32(x[i]));
+}
+
 static void u8_to_f32(float *y, const uint8_t *x, int64_t n) {
 #pragma omp parallel for simd schedule(static) if (n > SYZ_PARALLEL_MIN)
     for (int64_t i = 0; i < n; i++)
@@ -77,6 +89,10 @@ int syz_cpu_cast(void *y, int y_dtype, const void *x, int x_dtype, int64_t n) {
         bf16_to_f32(y, x, n);
     } else if (y_dtype == SYZ_BF16 && x_dtype == SYZ_F32) {
         f32_to_bf16(y, x, n);
+    } else if (y_dtype == SYZ_F32 && x_dtype == SYZ_F16) {
+        f16_to_f32(y, x, n);
+    } else if (y_dtype == SYZ_BF16 && x_dtype == SYZ_F16) {
+        f16_to_bf16(y, x, n);
     } else if (y_dtype == SYZ_F32 && x_dtype == SYZ_U8) {
         u8_to_f32(y, x, n);
     } else {

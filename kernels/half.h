@@ -20,10 +20,18 @@ static inline uint16_t syz_f32_to_bf16(float x) {
     return (uint16_t)(x != x ? (bits >> 16) | 0x40u : rounded);
 }
 
+/* Exact, and without a branch so that loops of it vectorise: f16's bits at the place of f32's, scaled by the difference
+ * of the two exponents' offsets; infinity and NaN keep the largest exponent. */
 static inline float syz_f16_to_f32(uint16_t h) {
-    _Float16 value;
-    memcpy(&value, &h, sizeof value);
-    return (float)value;
+    uint32_t bits = (uint32_t)(h & 0x7fffu) << 13, sign = (uint32_t)(h & 0x8000u) << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    x *= 0x1p112f;
+    uint32_t finite;
+    memcpy(&finite, &x, sizeof finite);
+    bits = sign | (bits >= 0x7c00u << 13 ? bits | 0x7f800000u : finite);
+    memcpy(&x, &bits, sizeof x);
+    return x;
 }
 
 static inline uint16_t syz_f32_to_f16(float x) {

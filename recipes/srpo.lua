@@ -3,6 +3,7 @@
 local syz = require "syz"
 local opt = syz.options {
   model = { "examples/emoji/pipeline", "pipeline folder in the diffusers layout" },
+  embeddings = { "", "folder that `syz embed` wrote, in place of the pipeline's text encoder" },
   reward = { "examples/emoji/reward", "a CLIP-like reward model" },
   held_out = { "examples/emoji/held_out", "another reward, never optimised" },
   judge = { "examples/emoji/judge", "independent judge, never optimised" },
@@ -21,7 +22,7 @@ local opt = syz.options {
   precision = { "f32", "of matrix products and convolutions", { "f32", "bf16" } },
 }
 
-local pipe = syz.pipeline(opt.model)
+local pipe = syz.pipeline(opt.model, { embeddings = opt.embeddings ~= "" and opt.embeddings or nil })
 local reward = syz.reward.clip(opt.reward)
 
 return syz.train {

@@ -1,6 +1,7 @@
 /* The backward pass: collect the nodes that the loss depends on, walk them from the newest, free them on the way. */
 #include "autograd/node.h"
 #include "core/alloc.h"
+#include "core/flops.h"
 #include "core/threads.h"
 #include "kernels/kernels.h"
 #include "ops/ops.h"
@@ -144,7 +145,10 @@ static syz_status step_back(syz_node *node) {
     if (node->freed) return syz_fail(SYZ_EINVAL, "backward: this graph was already used by an earlier backward pass");
     syz_tensor *gin[SYZ_MAX_INPUTS] = {0};
     SYZ_TRY(syz_check_cancel());
-    SYZ_TRY(syz_ops[call->op].backward(call, node->grad, gin));
+    int meter = syz_meter_swap(node->meter);
+    syz_status status = syz_ops[call->op].backward(call, node->grad, gin);
+    syz_meter_swap(meter);
+    SYZ_TRY(status);
     if (syz_failed()) return syz_error_status();
     for (int k = 0; k < call->nin; k++) {
         syz_tensor *in = call->in[k];

@@ -1,5 +1,6 @@
 #include "autograd/node.h"
 #include "core/alloc.h"
+#include "core/flops.h"
 #include "ops/ops.h"
 
 #include <stdlib.h>
@@ -20,6 +21,7 @@ syz_status syz_record(const syz_call *call) {
     if (!node) return SYZ_ENOMEM;
     node->refs = 1;
     node->sequence = next_sequence++;
+    node->meter = syz_meter_current();
     node->call = *call;
     node->call.out = NULL;
     for (int k = 0; k < call->nin; k++)

@@ -10,6 +10,7 @@ struct syz_node {
     uint64_t sequence; /* order of creation: a valid topological order */
     uint64_t visited;  /* number of the backward pass that last saw it */
     bool freed;        /* a backward pass has consumed it */
+    int meter;         /* whose work it is (core/flops.h) */
     syz_call call;     /* inputs and saved tensors are retained; `out` is NULL (it would be a cycle) */
     syz_tensor *grad;  /* gradient of the output, while a backward pass runs */
 };

@@ -121,6 +121,9 @@ extern const bind_type bind_bytes_type;
 int bind_json_decode(lua_State *L, const char *text, size_t size);
 int bind_json_encode(lua_State *L, int index, bool pretty);
 
+syz_model *bind_check_model(lua_State *L, int index); /* model.c */
+extern const luaL_Reg bind_lora_methods[];            /* lora.c: of models */
+
 void bind_open_ops(lua_State *L);       /* core.ops, and the methods and operators of tensors */
 void bind_open_scope(lua_State *L);     /* scope, no_grad */
 void bind_open_rng(lua_State *L);       /* generator */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 /* nil, "path: reason" */
@@ -152,6 +153,15 @@ static int file_stat(lua_State *L) {
     return 2;
 }
 
+/* file.free(path) -> bytes that its disk has left for this user, or nil, message */
+static int file_free(lua_State *L) {
+    struct statvfs info;
+    const char *path = luaL_checkstring(L, 1);
+    if (statvfs(path, &info) != 0) return failed(L, path, errno);
+    lua_pushnumber(L, (double)info.f_bavail * (double)info.f_frsize);
+    return 1;
+}
+
 /* file.real(path) -> absolute path without links, or nil, message */
 static int file_real(lua_State *L) {
     const char *path = luaL_checkstring(L, 1);
@@ -231,6 +241,7 @@ static const luaL_Reg functions[] = {
     {"list", file_list},
     {"exists", file_exists},
     {"stat", file_stat},
+    {"free", file_free},
     {"real", file_real},
     {"remove", file_remove},
     {"rename", file_rename},

@@ -86,6 +86,30 @@ static int safetensors_header(lua_State *L) {
     return 2;
 }
 
+/* safetensors.layout(path) -> the layout of another library that the file is in, the class of the model, and its
+ * configuration, or nil and why the file does not tell it; nil for a file in no such layout; reads no tensor */
+static int safetensors_layout(lua_State *L) {
+    syz_weights **weights = open_weights(L);
+    const char *class_name, *layout = syz_weights_layout(*weights, &class_name);
+    if (!layout) return 0;
+    char **text = bind_new(L, &bind_bytes_type, sizeof *text);
+    *text = syz_weights_config(*weights, lua_tostring(L, 1));
+    if (*text) {
+        bind_json_decode(L, *text, strlen(*text));
+    } else {
+        lua_pushstring(L, syz_error_message());
+        syz_error_clear();
+    }
+    bool told = *text;
+    lua_pushstring(L, layout);
+    lua_pushstring(L, class_name);
+    lua_pushvalue(L, -3);
+    if (told) return 3;
+    lua_pushnil(L);
+    lua_insert(L, -2);
+    return 4;
+}
+
 static int64_t count_fields(lua_State *L, int index) {
     int64_t n = 0;
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1))
@@ -194,8 +218,11 @@ static int image_jpeg(lua_State *L) {
 
 /* ---- registration ---- */
 
-static const luaL_Reg safetensors[] = {
-    {"read", safetensors_read}, {"header", safetensors_header}, {"write", safetensors_write}, {NULL, NULL}};
+static const luaL_Reg safetensors[] = {{"read", safetensors_read},
+                                       {"header", safetensors_header},
+                                       {"layout", safetensors_layout},
+                                       {"write", safetensors_write},
+                                       {NULL, NULL}};
 
 static const luaL_Reg image[] = {{"read", image_read}, {"decode", image_decode}, {"write", image_write},
                                  {"png", image_png},   {"jpeg", image_jpeg},     {NULL, NULL}};

@@ -59,6 +59,12 @@ static int core_memory(lua_State *L) {
     return 1;
 }
 
+/* flops(): floating-point operations of products, convolutions and attention since the start */
+static int core_flops(lua_State *L) {
+    lua_pushnumber(L, syz_flops());
+    return 1;
+}
+
 static int core_memory_reset_peak(lua_State *L) {
     (void)L;
     syz_memory_reset_peak();
@@ -213,6 +219,7 @@ static const luaL_Reg functions[] = {
     {"cpu_time", core_cpu_time},
     {"unix_time", core_unix_time},
     {"sleep", core_sleep},
+    {"flops", core_flops},
     {"memory", core_memory},
     {"memory_reset_peak", core_memory_reset_peak},
     {"memory_limit", core_memory_limit},

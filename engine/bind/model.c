@@ -8,8 +8,12 @@ static const bind_type model_type = {"model"};
 
 enum { MAX_TENSORS = 16 };
 
+syz_model *bind_check_model(lua_State *L, int index) {
+    return *(syz_model **)bind_check(L, index, &model_type);
+}
+
 static syz_model *check_model(lua_State *L) {
-    return *(syz_model **)bind_check(L, 1, &model_type);
+    return bind_check_model(L, 1);
 }
 
 static int model_free(lua_State *L) {
@@ -181,6 +185,12 @@ static int model_names(lua_State *L) {
     return 1;
 }
 
+/* m:numel(): how many numbers its parameters hold */
+static int model_numel(lua_State *L) {
+    lua_pushnumber(L, (double)syz_model_numel(check_model(L)));
+    return 1;
+}
+
 static void push_param(lua_State *L, const syz_model *model, int64_t k) {
     syz_tensor *t = param_at(model, k);
     if (!t) luaL_error(L, "parameter \"%s\" has no values yet: call :init(seed)", syz_model_param_name(model, k));
@@ -229,18 +239,29 @@ static int model_zero_grad(lua_State *L) {
     return return_self(L);
 }
 
+/* m:flops(): floating-point operations of its methods and their backward passes so far */
+static int model_flops(lua_State *L) {
+    lua_pushnumber(L, syz_model_flops(check_model(L)));
+    return 1;
+}
+
 /* ---- making and saving ---- */
 
 typedef struct {
     syz_model **slot;
-    const char *text; /* folder or configuration */
+    const char *text; /* configuration */
     uint64_t seed;
-    syz_status (*make)(syz_model **m, const char *text);
 } making;
+
+typedef struct {
+    syz_model **slot;
+    const char *path, *config; /* may be NULL */
+    bool stored;
+} loading;
 
 static syz_status run_make(void *context) {
     making *m = context;
-    return m->make(m->slot, m->text);
+    return syz_model_create(m->slot, m->text);
 }
 
 static syz_status run_init(void *context) {
@@ -248,30 +269,45 @@ static syz_status run_init(void *context) {
     return syz_model_init(*m->slot, m->seed);
 }
 
-static int make_model(lua_State *L, const char *text, syz_status (*make)(syz_model **m, const char *text)) {
-    making m = {.text = text, .make = make};
-    m.slot = bind_new(L, &model_type, sizeof *m.slot);
-    bind_try(L, bind_run(run_make, &m));
+static syz_status run_load(void *context) {
+    loading *l = context;
+    return syz_model_load_as(l->slot, l->path, l->config, l->stored);
+}
+
+/* The configuration, a table or JSON text, as text on top of the stack. */
+static const char *config_text(lua_State *L, int at) {
+    if (lua_type(L, at) == LUA_TTABLE)
+        bind_json_encode(L, at, false);
+    else
+        lua_pushstring(L, luaL_checkstring(L, at));
+    return lua_tostring(L, -1);
+}
+
+static int load_model(lua_State *L, bool stored) {
+    loading l = {.path = luaL_checkstring(L, 1), .stored = stored};
+    if (!lua_isnoneornil(L, 2)) l.config = config_text(L, 2);
+    l.slot = bind_new(L, &model_type, sizeof *l.slot);
+    bind_try(L, bind_run(run_load, &l));
     return 1;
 }
 
-/* model.load(folder): parameters as f32, to be trained */
+/* model.load(folder or weights file [, config]): parameters as f32, to be trained; without a configuration it is the
+ * folder's own, or what the file's layout tells */
 static int core_model_load(lua_State *L) {
-    return make_model(L, luaL_checkstring(L, 1), syz_model_load);
+    return load_model(L, false);
 }
 
-/* model.load_stored(folder): parameters keep the file's dtype and memory: for large frozen models */
+/* model.load_stored(path [, config]): parameters keep the file's dtype and memory: for large frozen models */
 static int core_model_load_stored(lua_State *L) {
-    return make_model(L, luaL_checkstring(L, 1), syz_model_load_stored);
+    return load_model(L, true);
 }
 
 /* model.create(config table or JSON text): without values until :init(seed) */
 static int core_model_create(lua_State *L) {
-    if (lua_type(L, 1) == LUA_TTABLE)
-        bind_json_encode(L, 1, false);
-    else
-        lua_pushstring(L, luaL_checkstring(L, 1));
-    return make_model(L, lua_tostring(L, -1), syz_model_create);
+    making m = {.text = config_text(L, 1)};
+    m.slot = bind_new(L, &model_type, sizeof *m.slot);
+    bind_try(L, bind_run(run_make, &m));
+    return 1;
 }
 
 static int model_init(lua_State *L) {
@@ -280,22 +316,85 @@ static int model_init(lua_State *L) {
     return return_self(L);
 }
 
+/* m:check(folder or file): raise unless the weights there are this model's; reads names and shapes only */
+static int model_check(lua_State *L) {
+    bind_try(L, syz_model_check(check_model(L), luaL_checkstring(L, 2)));
+    return return_self(L);
+}
+
+static syz_status run_to_f32(void *model) {
+    return syz_model_to_f32(model);
+}
+
+/* m:to_f32(): parameters that were loaded as stored become f32 tensors of their own, to be trained */
+static int model_to_f32(lua_State *L) {
+    bind_try(L, bind_run(run_to_f32, check_model(L)));
+    return return_self(L);
+}
+
 typedef struct {
     const syz_model *model;
     const char *folder;
     syz_dtype dtype;
+    uint64_t max_shard_bytes;
 } saving;
 
 static syz_status run_save(void *context) {
     const saving *s = context;
-    return syz_model_save(s->model, s->folder, s->dtype);
+    return syz_model_save_sharded(s->model, s->folder, s->dtype, s->max_shard_bytes);
 }
 
-/* m:save(folder [, dtype]): config.json and the weights, f32 unless told */
+/* m:save(folder [, dtype [, max_shard_bytes]]): config.json and the weights, f32 unless told, in shards above 10 GB */
 static int model_save(lua_State *L) {
-    saving s = {check_model(L), luaL_checkstring(L, 2), bind_opt_dtype(L, 3, SYZ_F32)};
+    int64_t most = bind_opt_integer(L, 4, SYZ_MAX_SHARD_BYTES);
+    if (most < 1) return luaL_argerror(L, 4, "a shard's bytes, at least 1, expected");
+    saving s = {check_model(L), luaL_checkstring(L, 2), bind_opt_dtype(L, 3, SYZ_F32), (uint64_t)most};
     bind_try(L, bind_run(run_save, &s));
     return return_self(L);
+}
+
+typedef struct {
+    saving to;
+    syz_random_weights how;
+    lua_State *L; /* the progress function is at 5 */
+} drawing;
+
+/* An error of the function must not jump over the files that are being written: it ends the calls, not the saving. */
+static void report_bytes(void *context, uint64_t done, uint64_t total) {
+    drawing *d = context;
+    if (lua_isnoneornil(d->L, 5)) return;
+    lua_pushvalue(d->L, 5);
+    lua_pushnumber(d->L, (double)done);
+    lua_pushnumber(d->L, (double)total);
+    if (lua_pcall(d->L, 2, 0, 0) == 0) return;
+    lua_pop(d->L, 1);
+    lua_pushnil(d->L);
+    lua_replace(d->L, 5);
+}
+
+static syz_status run_save_random(void *context) {
+    const drawing *d = context;
+    return syz_model_save_random(d->to.model, d->to.folder, d->to.dtype, d->to.max_shard_bytes, &d->how);
+}
+
+/* m:save_random(folder, seed, { dtype, max_shard_bytes, zeros }, progress(done, total) or nil): write a model without
+ * values, drawing one parameter after the other; dtype as a name, bf16 unless told */
+static int model_save_random(lua_State *L) {
+    drawing d = {
+        .to = {.model = check_model(L), .folder = luaL_checkstring(L, 2), .max_shard_bytes = SYZ_MAX_SHARD_BYTES},
+        .how = {.seed = bind_check_u64(L, 3), .progress = report_bytes},
+        .L = L};
+    luaL_checktype(L, 4, LUA_TTABLE);
+    lua_settop(L, 5);
+    lua_getfield(L, 4, "dtype");
+    d.to.dtype = bind_opt_dtype(L, 6, SYZ_BF16);
+    lua_getfield(L, 4, "max_shard_bytes");
+    if (!lua_isnil(L, 7)) d.to.max_shard_bytes = (uint64_t)luaL_checknumber(L, 7);
+    lua_getfield(L, 4, "zeros");
+    d.how.zeros = lua_toboolean(L, 8);
+    d.how.context = &d;
+    bind_try(L, bind_run(run_save_random, &d));
+    return 0;
 }
 
 /* ---- registration ---- */
@@ -305,13 +404,18 @@ static const luaL_Reg methods[] = {
     {"config", model_config},
     {"methods", model_methods},
     {"names", model_names},
+    {"numel", model_numel},
     {"parameters", model_parameters},
     {"param", model_param},
     {"requires_grad", model_requires_grad},
     {"checkpointing", model_checkpointing},
     {"zero_grad", model_zero_grad},
+    {"flops", model_flops},
     {"init", model_init},
+    {"check", model_check},
+    {"to_f32", model_to_f32},
     {"save", model_save},
+    {"save_random", model_save_random},
     {NULL, NULL},
 };
 
@@ -323,6 +427,7 @@ static const luaL_Reg functions[] = {
 void bind_open_model(lua_State *L) {
     bind_new_type(L, &model_type, methods, meta);
     lua_getfield(L, -1, "__index");
+    luaL_register(L, NULL, bind_lora_methods);
     lua_pushcclosure(L, model_index, 1);
     lua_setfield(L, -2, "__index");
     lua_pop(L, 1);

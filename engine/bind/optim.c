@@ -72,12 +72,23 @@ static int adamw_zero_grad(lua_State *L) {
 
 typedef struct {
     bind_adamw *self;
-    double limit, norm;
+    double limit, norm; /* the limit, or the factor */
 } clipping;
 
 static syz_status run_clip(void *context) {
     clipping *c = context;
     return syz_clip_grad_norm(&c->norm, c->self->params, c->self->count, c->limit);
+}
+
+static syz_status run_scale(void *context) {
+    const clipping *c = context;
+    return syz_scale_grads(c->self->params, c->self->count, c->limit);
+}
+
+/* o:scale(factor): every gradient times that */
+static int adamw_scale(lua_State *L) {
+    bind_try(L, bind_run(run_scale, &(clipping){.self = check_adamw(L), .limit = luaL_checknumber(L, 2)}));
+    return 0;
 }
 
 /* o:clip(max_norm) -> norm before clipping */
@@ -141,14 +152,10 @@ static int adamw_load_state(lua_State *L) {
     return 0;
 }
 
-static const luaL_Reg adamw_methods[] = {{"step", adamw_step},
-                                         {"zero_grad", adamw_zero_grad},
-                                         {"clip", adamw_clip},
-                                         {"count", adamw_count},
-                                         {"set_count", adamw_set_count},
-                                         {"state", adamw_state},
-                                         {"load_state", adamw_load_state},
-                                         {NULL, NULL}};
+static const luaL_Reg adamw_methods[] = {
+    {"step", adamw_step},   {"zero_grad", adamw_zero_grad},   {"clip", adamw_clip},
+    {"scale", adamw_scale}, {"count", adamw_count},           {"set_count", adamw_set_count},
+    {"state", adamw_state}, {"load_state", adamw_load_state}, {NULL, NULL}};
 
 /* ---- moving averages ---- */
 
@@ -175,9 +182,10 @@ static int ema_gc(lua_State *L) {
     return 0;
 }
 
+/* e:update([decay]) */
 static int ema_update(lua_State *L) {
     bind_ema *self = check_ema(L);
-    bind_try(L, syz_ema_update(self->ema, self->decay));
+    bind_try(L, syz_ema_update(self->ema, luaL_optnumber(L, 2, self->decay)));
     return 0;
 }
 

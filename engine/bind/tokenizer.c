@@ -120,11 +120,11 @@ static int tokenizer_specials(lua_State *L) {
     return 1;
 }
 
-/* tokenizer(folder) */
+/* tokenizer(folder [, "open_clip"]) */
 static int core_tokenizer(lua_State *L) {
-    const char *folder = luaL_checkstring(L, 1);
+    const char *folder = luaL_checkstring(L, 1), *reading = luaL_optstring(L, 2, NULL);
     syz_tokenizer **tokenizer = bind_new(L, &tokenizer_type, sizeof *tokenizer);
-    bind_try(L, syz_tokenizer_open(tokenizer, folder));
+    bind_try(L, syz_tokenizer_open_as(tokenizer, folder, reading));
     return 1;
 }
 

@@ -41,8 +41,11 @@ syz_tensor *syz_rand(syz_rng *rng, syz_shape shape) {
     syz_tensor *t = syz_empty(SYZ_F32, shape);
     if (!t) return NULL;
     int64_t n = syz_numel(t);
-    for (int64_t i = 0; i < n; i++)
-        syz_f32(t)[i] = unit(syz_philox(rng->seed, rng->stream, rng->offset + (uint64_t)i / 4).word[i % 4]);
+    for (int64_t i = 0; i < n; i += 4) {
+        syz_philox4 r = syz_philox(rng->seed, rng->stream, rng->offset + (uint64_t)i / 4);
+        for (int64_t k = 0; k < 4 && i + k < n; k++)
+            syz_f32(t)[i + k] = unit(r.word[k]);
+    }
     advance(rng, n);
     return t;
 }

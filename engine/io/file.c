@@ -206,28 +206,31 @@ static int sync_folder(const char *folder) {
     return result;
 }
 
-syz_status syz_file_commit(syz_file_writer *writer) {
-    if (writer->failed) {
-        syz_status status = syz_fail(SYZ_EIO, "%s: not saved, an earlier write failed", writer->path);
-        syz_file_discard(writer);
-        return status;
-    }
+syz_status syz_file_finish(syz_file_writer *writer) {
+    if (writer->failed) return syz_fail(SYZ_EIO, "%s: not saved, an earlier write failed", writer->path);
+    if (writer->fd < 0) return SYZ_OK;
     bool done = writer->reserved <= writer->written || ftruncate(writer->fd, (off_t)writer->written) == 0;
     done = done && fsync(writer->fd) == 0;
     if (done) {
         int fd = writer->fd;
         writer->fd = -1;
-        done = close(fd) == 0 && rename(writer->temporary, writer->path) == 0;
+        done = close(fd) == 0;
     }
-    if (!done) {
-        syz_status status = syz_fail(SYZ_EIO, "%s: cannot save: %s", writer->path, strerror(errno));
+    if (done) return SYZ_OK;
+    writer->failed = true;
+    return syz_fail(SYZ_EIO, "%s: cannot save: %s", writer->path, strerror(errno));
+}
+
+syz_status syz_file_commit(syz_file_writer *writer) {
+    syz_status status = syz_file_finish(writer);
+    if (status == SYZ_OK && rename(writer->temporary, writer->path) != 0)
+        status = syz_fail(SYZ_EIO, "%s: cannot save: %s", writer->path, strerror(errno));
+    if (status != SYZ_OK) {
         syz_file_discard(writer);
         return status;
     }
-    syz_status status = SYZ_OK;
-    if (sync_folder(writer->folder) != 0) {
+    if (sync_folder(writer->folder) != 0)
         status = syz_fail(SYZ_EIO, "%s: cannot sync its folder: %s", writer->path, strerror(errno));
-    }
     free_writer(writer);
     return status;
 }
@@ -251,6 +254,19 @@ void syz_file_discard(syz_file_writer *writer) {
     if (!writer) return;
     if (writer->temporary) unlink(writer->temporary);
     free_writer(writer);
+}
+
+syz_status syz_file_remove(const char *path) {
+    char *folder = parent_folder(path);
+    if (!folder) return syz_error_status();
+    syz_status status = SYZ_OK;
+    if (unlink(path) != 0) {
+        if (errno != ENOENT) status = syz_fail(SYZ_EIO, "%s: cannot remove: %s", path, strerror(errno));
+    } else if (sync_folder(folder) != 0) {
+        status = syz_fail(SYZ_EIO, "%s: cannot sync its folder: %s", path, strerror(errno));
+    }
+    free(folder);
+    return status;
 }
 
 syz_status syz_file_write(const char *path, const void *data, size_t size) {

@@ -23,7 +23,12 @@ typedef struct syz_file_writer syz_file_writer;
  */
 syz_file_writer *syz_file_begin(const char *path, uint64_t reserve);
 syz_status syz_file_put(syz_file_writer *writer, const void *data, size_t size);
+/* Bring everything to the disk, still under the temporary name; nothing may be put afterwards. For several files that
+ * shall appear together: what can go wrong has gone wrong before the first one is committed. */
+syz_status syz_file_finish(syz_file_writer *writer);
 syz_status syz_file_commit(syz_file_writer *writer); /* frees the writer, also when it fails */
 void syz_file_discard(syz_file_writer *writer);      /* removes the temporary file and frees; NULL is allowed */
+
+syz_status syz_file_remove(const char *path); /* for good once it returns; a file that is not there is fine */
 
 #endif

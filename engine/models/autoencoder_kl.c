@@ -199,9 +199,107 @@ static void decode(syz_model *m, syz_tensor *const in[], syz_tensor *out[]) {
     out[0] = run_half(m, "decoder", z, s->nencoder, s->nstages);
 }
 
+static syz_tensor *whole(void *m, int64_t decoder, syz_tensor *const in[], int nin) {
+    (void)nin;
+    syz_tensor *out = NULL;
+    (decoder ? decode : encode)(m, in, &out);
+    return out;
+}
+
+/* For one of many tiles: with checkpointing it keeps nothing but its input, and blocks are recomputed while it is. */
+static void run_tile(syz_model *m, bool decoder, syz_tensor *const in[], syz_tensor *out[]) {
+    bool recompute = m->checkpointing && syz_grad_enabled();
+    out[0] = recompute ? syz_checkpoint_block(m, whole, decoder, in, 1) : whole(m, decoder, in, 1);
+}
+
+static void encode_tile(syz_model *m, syz_tensor *const in[], syz_tensor *out[]) {
+    run_tile(m, false, in, out);
+}
+
+static void decode_tile(syz_model *m, syz_tensor *const in[], syz_tensor *out[]) {
+    run_tile(m, true, in, out);
+}
+
 static const syz_method methods[] = {
     {"encode", "image", "moments", encode},
     {"decode", "latent", "image", decode},
+    {"encode_tile", "image", "moments", encode_tile},
+    {"decode_tile", "latent", "image", decode_tile},
+    {0},
+};
+
+/* ---- the original single file ---- */
+
+static const syz_layout_rule original_rules[] = {
+    {"encoder.down_blocks.#.resnets.#.conv_shortcut.*", "encoder.down.#.block.#.nin_shortcut.*", SYZ_LAYOUT_SAME},
+    {"encoder.down_blocks.#.resnets.#.*", "encoder.down.#.block.#.*", SYZ_LAYOUT_SAME},
+    {"encoder.down_blocks.#.downsamplers.0.conv.*", "encoder.down.#.downsample.conv.*", SYZ_LAYOUT_SAME},
+    {"encoder.mid_block.resnets.0.*", "encoder.mid.block_1.*", SYZ_LAYOUT_SAME},
+    {"encoder.mid_block.resnets.1.*", "encoder.mid.block_2.*", SYZ_LAYOUT_SAME},
+    {"encoder.mid_block.attentions.0.group_norm.*", "encoder.mid.attn_1.norm.*", SYZ_LAYOUT_SAME},
+    {"encoder.mid_block.attentions.0.to_q.*", "encoder.mid.attn_1.q.*", SYZ_LAYOUT_RESHAPED}, /* convolutions 1 x 1 */
+    {"encoder.mid_block.attentions.0.to_k.*", "encoder.mid.attn_1.k.*", SYZ_LAYOUT_RESHAPED},
+    {"encoder.mid_block.attentions.0.to_v.*", "encoder.mid.attn_1.v.*", SYZ_LAYOUT_RESHAPED},
+    {"encoder.mid_block.attentions.0.to_out.0.*", "encoder.mid.attn_1.proj_out.*", SYZ_LAYOUT_RESHAPED},
+    {"encoder.conv_norm_out.*", "encoder.norm_out.*", SYZ_LAYOUT_SAME},
+    {"decoder.up_blocks.#.resnets.#.conv_shortcut.*", "decoder.up.@.block.#.nin_shortcut.*", SYZ_LAYOUT_SAME},
+    {"decoder.up_blocks.#.resnets.#.*", "decoder.up.@.block.#.*", SYZ_LAYOUT_SAME},
+    {"decoder.up_blocks.#.upsamplers.0.conv.*", "decoder.up.@.upsample.conv.*", SYZ_LAYOUT_SAME},
+    {"decoder.mid_block.resnets.0.*", "decoder.mid.block_1.*", SYZ_LAYOUT_SAME},
+    {"decoder.mid_block.resnets.1.*", "decoder.mid.block_2.*", SYZ_LAYOUT_SAME},
+    {"decoder.mid_block.attentions.0.group_norm.*", "decoder.mid.attn_1.norm.*", SYZ_LAYOUT_SAME},
+    {"decoder.mid_block.attentions.0.to_q.*", "decoder.mid.attn_1.q.*", SYZ_LAYOUT_RESHAPED},
+    {"decoder.mid_block.attentions.0.to_k.*", "decoder.mid.attn_1.k.*", SYZ_LAYOUT_RESHAPED},
+    {"decoder.mid_block.attentions.0.to_v.*", "decoder.mid.attn_1.v.*", SYZ_LAYOUT_RESHAPED},
+    {"decoder.mid_block.attentions.0.to_out.0.*", "decoder.mid.attn_1.proj_out.*", SYZ_LAYOUT_RESHAPED},
+    {"decoder.conv_norm_out.*", "decoder.norm_out.*", SYZ_LAYOUT_SAME},
+    {"*", "*", SYZ_LAYOUT_SAME}, /* conv_in, conv_out, quant_conv, post_quant_conv */
+    {0},
+};
+
+static json_t *level_widths(const syz_weights *weights, const char *prefix) {
+    json_t *widths = json_array();
+    int64_t levels = syz_layout_count(weights, prefix, "encoder.down.%d.block.0.conv1.weight");
+    for (int i = 0; i < levels; i++)
+        json_array_append_new(
+            widths, json_integer(syz_layout_side(weights, prefix,
+                                                 syz_pathf("encoder.down.%d.block.0.conv1.weight", i).text, 0)));
+    return widths;
+}
+
+/* Neither the number of groups nor the scaling of the latents shows in the weights: 32, and what FLUX.1 (16 channels)
+ * and Stable Diffusion (4 channels) use. */
+static char *original_config(const syz_weights *weights, const char *prefix, const char *path) {
+    int64_t latent = syz_layout_side(weights, prefix, "decoder.conv_in.weight", 1);
+    int64_t width = syz_layout_side(weights, prefix, "encoder.conv_in.weight", 0);
+    if (width % 32 || (latent != 16 && latent != 4))
+        return syz_fail_null(
+            SYZ_EUNSUPPORTED,
+            "%s: %d latent channels and a width of %d: the weights do not tell \"norm_num_groups\" and "
+            "\"scaling_factor\": give a configuration",
+            path, (int)latent, (int)width);
+    bool flux = latent == 16;
+    json_t *config =
+        json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:i, s:b, s:b, s:b, s:f, s:f}", "_class_name", "AutoencoderKL",
+                  "in_channels", (json_int_t)syz_layout_side(weights, prefix, "encoder.conv_in.weight", 1),
+                  "out_channels", (json_int_t)syz_layout_side(weights, prefix, "decoder.conv_out.weight", 0),
+                  "latent_channels", (json_int_t)latent, "layers_per_block",
+                  (json_int_t)syz_layout_count(weights, prefix, "encoder.down.0.block.%d.conv1.weight"),
+                  "block_out_channels", level_widths(weights, prefix), "norm_num_groups", 32, "mid_block_add_attention",
+                  syz_layout_side(weights, prefix, "encoder.mid.attn_1.q.weight", 0) > 0, "use_quant_conv",
+                  syz_layout_side(weights, prefix, "quant_conv.weight", 0) > 0, "use_post_quant_conv",
+                  syz_layout_side(weights, prefix, "post_quant_conv.weight", 0) > 0, "scaling_factor",
+                  flux ? 0.3611 : 0.18215, "shift_factor", flux ? 0.1159 : 0.0);
+    char *text = config ? json_dumps(config, JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(config);
+    return text ? text : syz_fail_null(SYZ_ENOMEM, "%s: out of memory", path);
+}
+
+static const char *const original_prefixes[] = {"vae.", "first_stage_model.", NULL};
+
+static const syz_layout layouts[] = {
+    {"AutoencoderKL, original", "encoder.down.0.block.0.norm1.weight", original_prefixes, original_rules, NULL,
+     original_config},
     {0},
 };
 
@@ -211,4 +309,5 @@ const syz_model_class_info syz_autoencoder_kl = {
     .settings_size = sizeof(settings),
     .build = build,
     .methods = methods,
+    .layouts = layouts,
 };

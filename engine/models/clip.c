@@ -1,18 +1,17 @@
 /* The CLIP classes of transformers: a text tower, a vision tower, and both.
  *
- * Towers share one kind of pre-norm transformer layer; text attends causally. Projections carry no bias. */
-#include "models/model.h"
+ * Text attends causally. Projections carry no bias. */
+#include "models/clip_layouts.h"
+#include "models/encoder.h"
 
 #include <math.h>
 #include <string.h>
 
 typedef struct {
-    int64_t width, inner, layers, heads, positions;
+    syz_encoder encoder; /* its name: "text_model" or "vision_model" */
+    int64_t positions;
     int64_t vocabulary, eos;        /* text */
     int64_t image, patch, channels; /* vision */
-    double eps;
-    bool quick;       /* quick_gelu rather than gelu */
-    const char *name; /* "text_model" or "vision_model" */
 } tower;
 
 typedef struct {
@@ -20,36 +19,19 @@ typedef struct {
     int64_t projection; /* 0: none */
 } settings;
 
-static syz_path join(const char *prefix, const char *name) {
-    return syz_pathf("%s.%s", prefix, name);
-}
-
 /* ---- configuration ---- */
 
-static void read_tower(tower *t, const syz_json *config, int64_t width, int64_t inner, int64_t heads) {
-    t->width = syz_config_int(config, "hidden_size", width, 1, 1 << 16);
-    t->inner = syz_config_int(config, "intermediate_size", inner, 1, 1 << 18);
-    t->layers = syz_config_int(config, "num_hidden_layers", 12, 0, 1024);
-    t->heads = syz_config_int(config, "num_attention_heads", heads, 1, 1024);
-    t->eps = syz_json_number(config, "layer_norm_eps", 1e-5);
-    const char *act = syz_json_string(config, "hidden_act", "quick_gelu");
-    t->quick = strcmp(act, "quick_gelu") == 0;
-    if (!t->quick && strcmp(act, "gelu") != 0)
-        syz_config_refuse(config, "hidden_act", "must be \"quick_gelu\" or \"gelu\"");
-    if (t->width % t->heads) syz_config_refuse(config, "num_attention_heads", "must divide hidden_size");
-}
-
 static void read_text(tower *t, const syz_json *config) {
-    t->name = "text_model";
-    read_tower(t, config, 512, 2048, 8);
+    t->encoder = (syz_encoder){.name = "text_model", .causal = true};
+    syz_encoder_read(&t->encoder, config, &(syz_encoder_defaults){512, 2048, 12, 8, 1e-5, "quick_gelu"});
     t->vocabulary = syz_config_int(config, "vocab_size", 49408, 1, 1 << 24);
     t->positions = syz_config_int(config, "max_position_embeddings", 77, 1, 1 << 16);
     t->eos = syz_config_int(config, "eos_token_id", 49407, 0, 1 << 24);
 }
 
 static void read_vision(tower *t, const syz_json *config) {
-    t->name = "vision_model";
-    read_tower(t, config, 768, 3072, 12);
+    t->encoder = (syz_encoder){.name = "vision_model"};
+    syz_encoder_read(&t->encoder, config, &(syz_encoder_defaults){768, 3072, 12, 12, 1e-5, "quick_gelu"});
     t->image = syz_config_int(config, "image_size", 224, 1, 1 << 14);
     t->patch = syz_config_int(config, "patch_size", 32, 1, t->image);
     t->channels = syz_config_int(config, "num_channels", 3, 1, 64);
@@ -66,40 +48,29 @@ static void add_normal(syz_model *m, syz_path path, syz_shape shape, double devi
     syz_add_weight(m, path.text, shape, (syz_init){SYZ_INIT_NORMAL, deviation});
 }
 
-static void add_layers(syz_model *m, const tower *t) {
-    double out = pow((double)t->width, -0.5), in = out * pow(2.0 * (double)t->layers, -0.5);
-    for (int64_t i = 0; i < t->layers; i++) {
-        syz_path layer = syz_pathf("%s.encoder.layers.%d", t->name, (int)i);
-        static const char *const projections[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"};
-        for (int k = 0; k < 3; k++)
-            syz_add_linear_normal(m, join(layer.text, projections[k]).text, t->width, t->width, true, in);
-        syz_add_linear_normal(m, join(layer.text, "self_attn.out_proj").text, t->width, t->width, true, out);
-        syz_add_norm(m, join(layer.text, "layer_norm1").text, t->width);
-        syz_add_linear_normal(m, join(layer.text, "mlp.fc1").text, t->width, t->inner, true, out * sqrt(0.5));
-        syz_add_linear_normal(m, join(layer.text, "mlp.fc2").text, t->inner, t->width, true, in);
-        syz_add_norm(m, join(layer.text, "layer_norm2").text, t->width);
-    }
-}
-
 static void add_text(syz_model *m, const tower *t) {
-    add_normal(m, join(t->name, "embeddings.token_embedding.weight"), SYZ_SHAPE(t->vocabulary, t->width), 0.02);
-    add_normal(m, join(t->name, "embeddings.position_embedding.weight"), SYZ_SHAPE(t->positions, t->width), 0.02);
-    add_layers(m, t);
-    syz_add_norm(m, join(t->name, "final_layer_norm").text, t->width);
+    add_normal(m, syz_join(t->encoder.name, "embeddings.token_embedding.weight"),
+               SYZ_SHAPE(t->vocabulary, t->encoder.width), 0.02);
+    add_normal(m, syz_join(t->encoder.name, "embeddings.position_embedding.weight"),
+               SYZ_SHAPE(t->positions, t->encoder.width), 0.02);
+    syz_encoder_declare(m, &t->encoder);
+    syz_add_norm(m, syz_join(t->encoder.name, "final_layer_norm").text, t->encoder.width);
 }
 
 static void add_vision(syz_model *m, const tower *t) {
-    add_normal(m, join(t->name, "embeddings.class_embedding"), SYZ_SHAPE(t->width), pow((double)t->width, -0.5));
-    add_normal(m, join(t->name, "embeddings.patch_embedding.weight"),
-               SYZ_SHAPE(t->width, t->channels, t->patch, t->patch), 0.02);
-    add_normal(m, join(t->name, "embeddings.position_embedding.weight"), SYZ_SHAPE(t->positions, t->width), 0.02);
-    syz_add_norm(m, join(t->name, "pre_layrnorm").text, t->width); /* the published spelling */
-    add_layers(m, t);
-    syz_add_norm(m, join(t->name, "post_layernorm").text, t->width);
+    add_normal(m, syz_join(t->encoder.name, "embeddings.class_embedding"), SYZ_SHAPE(t->encoder.width),
+               pow((double)t->encoder.width, -0.5));
+    add_normal(m, syz_join(t->encoder.name, "embeddings.patch_embedding.weight"),
+               SYZ_SHAPE(t->encoder.width, t->channels, t->patch, t->patch), 0.02);
+    add_normal(m, syz_join(t->encoder.name, "embeddings.position_embedding.weight"),
+               SYZ_SHAPE(t->positions, t->encoder.width), 0.02);
+    syz_add_norm(m, syz_join(t->encoder.name, "pre_layrnorm").text, t->encoder.width); /* the published spelling */
+    syz_encoder_declare(m, &t->encoder);
+    syz_add_norm(m, syz_join(t->encoder.name, "post_layernorm").text, t->encoder.width);
 }
 
 static void add_projection(syz_model *m, const char *name, const tower *t, int64_t projection) {
-    syz_add_linear_normal(m, name, t->width, projection, false, pow((double)t->width, -0.5));
+    syz_add_linear_normal(m, name, t->encoder.width, projection, false, pow((double)t->encoder.width, -0.5));
 }
 
 static void build_text(syz_model *m, const syz_json *config) {
@@ -147,35 +118,16 @@ static bool ignore(const char *name) {
 
 /* ---- layers ---- */
 
-static syz_tensor *self_attention(const syz_model *m, const tower *t, const char *layer, syz_tensor *x, bool causal) {
-    syz_shape tokens = x->shape, heads = SYZ_SHAPE(tokens.dim[0], tokens.dim[1], t->heads, t->width / t->heads);
-    syz_tensor *y = syz_apply_layer_norm(m, join(layer, "layer_norm1").text, x, t->eps);
-    syz_tensor *q = syz_reshape(syz_apply_linear(m, join(layer, "self_attn.q_proj").text, y), heads);
-    syz_tensor *k = syz_reshape(syz_apply_linear(m, join(layer, "self_attn.k_proj").text, y), heads);
-    syz_tensor *v = syz_reshape(syz_apply_linear(m, join(layer, "self_attn.v_proj").text, y), heads);
-    y = syz_reshape(syz_attention(q, k, v, NULL, 0, causal), tokens);
-    return syz_add(x, syz_apply_linear(m, join(layer, "self_attn.out_proj").text, y));
-}
-
-static syz_tensor *layer(const syz_model *m, const tower *t, int64_t index, syz_tensor *x, bool causal) {
-    syz_path path = syz_pathf("%s.encoder.layers.%d", t->name, (int)index);
-    x = self_attention(m, t, path.text, x, causal);
-    syz_tensor *y = syz_apply_layer_norm(m, join(path.text, "layer_norm2").text, x, t->eps);
-    y = syz_apply_linear(m, join(path.text, "mlp.fc1").text, y);
-    y = t->quick ? syz_quick_gelu(y) : syz_gelu(y);
-    return syz_add(x, syz_apply_linear(m, join(path.text, "mlp.fc2").text, y));
-}
-
 static syz_tensor *text_layer(void *m, int64_t index, syz_tensor *const in[], int nin) {
     (void)nin;
     const settings *s = ((const syz_model *)m)->settings;
-    return layer(m, &s->text, index, in[0], true);
+    return syz_encoder_layer(m, &s->text.encoder, index, in[0]);
 }
 
 static syz_tensor *vision_layer(void *m, int64_t index, syz_tensor *const in[], int nin) {
     (void)nin;
     const settings *s = ((const syz_model *)m)->settings;
-    return layer(m, &s->vision, index, in[0], false);
+    return syz_encoder_layer(m, &s->vision.encoder, index, in[0]);
 }
 
 /* ---- text ---- */
@@ -209,11 +161,11 @@ static bool check_ids(const syz_model *m, const tower *t, const syz_tensor *ids)
 /* x [B,T,C]: the tokens' embeddings, without positions; ids say where each text ends -> *last [B,T,C], *pooled [B,C] */
 static void run_embedded(syz_model *m, syz_tensor *x, syz_tensor *ids, syz_tensor **last, syz_tensor **pooled) {
     const tower *t = &((const settings *)m->settings)->text;
-    syz_tensor *positions = syz_weight(m, join(t->name, "embeddings.position_embedding.weight").text);
+    syz_tensor *positions = syz_weight(m, syz_join(t->encoder.name, "embeddings.position_embedding.weight").text);
     x = syz_add(x, syz_narrow(positions, 0, 0, ids->shape.dim[1]));
-    for (int64_t i = 0; i < t->layers; i++)
+    for (int64_t i = 0; i < t->encoder.layers; i++)
         x = syz_run_block(m, text_layer, i, &x, 1);
-    *last = syz_apply_layer_norm(m, join(t->name, "final_layer_norm").text, x, t->eps);
+    *last = syz_apply_layer_norm(m, syz_join(t->encoder.name, "final_layer_norm").text, x, t->encoder.eps);
     *pooled = syz_gather_rows(*last, end_positions(t, ids));
 }
 
@@ -221,8 +173,9 @@ static void run_embedded(syz_model *m, syz_tensor *x, syz_tensor *ids, syz_tenso
 static void run_text(syz_model *m, syz_tensor *ids, syz_tensor **last, syz_tensor **pooled) {
     const tower *t = &((const settings *)m->settings)->text;
     if (!check_ids(m, t, ids)) return;
-    syz_tensor *tokens = syz_weight(m, join(t->name, "embeddings.token_embedding.weight").text);
-    run_embedded(m, syz_embedding(tokens, ids), ids, last, pooled);
+    syz_tensor *tokens =
+        syz_apply_embedding(m, syz_join(t->encoder.name, "embeddings.token_embedding.weight").text, ids);
+    run_embedded(m, tokens, ids, last, pooled);
 }
 
 static void text_forward(syz_model *m, syz_tensor *const in[], syz_tensor *out[]) {
@@ -247,9 +200,9 @@ static void text_features_from_embeddings(syz_model *m, syz_tensor *const in[], 
     syz_tensor *x = in[0], *ids = in[1], *last = NULL, *pooled = NULL;
     if (!check_ids(m, t, ids)) return;
     if (x->shape.n != 3 || x->shape.dim[0] != ids->shape.dim[0] || x->shape.dim[1] != ids->shape.dim[1] ||
-        x->shape.dim[2] != t->width) {
+        x->shape.dim[2] != t->encoder.width) {
         syz_fail(SYZ_ESHAPE, "%s: inputs_embeds must be [%d,%d,%d] beside these input_ids, not %s", m->class->name,
-                 (int)ids->shape.dim[0], (int)ids->shape.dim[1], (int)t->width, syz_dims(x));
+                 (int)ids->shape.dim[0], (int)ids->shape.dim[1], (int)t->encoder.width, syz_dims(x));
         return;
     }
     run_embedded(m, x, ids, &last, &pooled);
@@ -261,12 +214,12 @@ static void text_features_from_embeddings(syz_model *m, syz_tensor *const in[], 
 /* pixels [N,H,W,3], normalised -> patches [N,P,C] with the class embedding before them, and positions added */
 static syz_tensor *embed_image(const syz_model *m, const tower *t, syz_tensor *pixels) {
     int64_t batch = pixels->shape.dim[0];
-    syz_tensor *weight = syz_weight(m, join(t->name, "embeddings.patch_embedding.weight").text);
+    syz_tensor *weight = syz_weight(m, syz_join(t->encoder.name, "embeddings.patch_embedding.weight").text);
     syz_tensor *patches = syz_conv2d(pixels, weight, NULL, t->patch, 0, 0, 0, 0);
-    syz_tensor *class = syz_weight(m, join(t->name, "embeddings.class_embedding").text);
-    syz_tensor *parts[] = {syz_broadcast_to(class, SYZ_SHAPE(batch, 1, t->width)),
-                           syz_reshape(patches, SYZ_SHAPE(batch, t->positions - 1, t->width))};
-    syz_tensor *positions = syz_weight(m, join(t->name, "embeddings.position_embedding.weight").text);
+    syz_tensor *class = syz_as_f32(syz_weight(m, syz_join(t->encoder.name, "embeddings.class_embedding").text));
+    syz_tensor *parts[] = {syz_broadcast_to(class, SYZ_SHAPE(batch, 1, t->encoder.width)),
+                           syz_reshape(patches, SYZ_SHAPE(batch, t->positions - 1, t->encoder.width))};
+    syz_tensor *positions = syz_weight(m, syz_join(t->encoder.name, "embeddings.position_embedding.weight").text);
     return syz_add(syz_concat(parts, 2, 1), positions);
 }
 
@@ -279,12 +232,12 @@ static void run_vision(syz_model *m, syz_tensor *pixels, syz_tensor **last, syz_
         return;
     }
     syz_tensor *x = embed_image(m, t, pixels);
-    x = syz_apply_layer_norm(m, join(t->name, "pre_layrnorm").text, x, t->eps);
-    for (int64_t i = 0; i < t->layers; i++)
+    x = syz_apply_layer_norm(m, syz_join(t->encoder.name, "pre_layrnorm").text, x, t->encoder.eps);
+    for (int64_t i = 0; i < t->encoder.layers; i++)
         x = syz_run_block(m, vision_layer, i, &x, 1);
     *last = x;
-    x = syz_reshape(syz_narrow(x, 1, 0, 1), SYZ_SHAPE(pixels->shape.dim[0], t->width));
-    *pooled = syz_apply_layer_norm(m, join(t->name, "post_layernorm").text, x, t->eps);
+    x = syz_reshape(syz_narrow(x, 1, 0, 1), SYZ_SHAPE(pixels->shape.dim[0], t->encoder.width));
+    *pooled = syz_apply_layer_norm(m, syz_join(t->encoder.name, "post_layernorm").text, x, t->encoder.eps);
 }
 
 static void vision_forward(syz_model *m, syz_tensor *const in[], syz_tensor *out[]) {
@@ -307,7 +260,7 @@ static void both_forward(syz_model *m, syz_tensor *const in[], syz_tensor *out[]
     out[1] = syz_normalize(out[1], 1e-12);
     out[2] = syz_normalize(out[2], 1e-12);
     /* linear multiplies by the transpose of its second argument */
-    out[0] = syz_mul(syz_linear(out[2], out[1], NULL), syz_exp(syz_weight(m, "logit_scale")));
+    out[0] = syz_mul(syz_linear(out[2], out[1], NULL), syz_exp(syz_as_f32(syz_weight(m, "logit_scale"))));
 }
 
 /* ---- classes ---- */
@@ -338,17 +291,19 @@ static const syz_method both_methods[] = {
     {0},
 };
 
-#define CLIP_CLASS(symbol, class_name, build_, methods_)                                                               \
+#define CLIP_CLASS(symbol, class_name, build_, layouts_, methods_)                                                     \
     const syz_model_class_info symbol = {                                                                              \
         .name = class_name,                                                                                            \
         .weights = "model",                                                                                            \
         .settings_size = sizeof(settings),                                                                             \
         .build = build_,                                                                                               \
         .ignore = ignore,                                                                                              \
+        .layouts = layouts_,                                                                                           \
         .methods = methods_,                                                                                           \
     }
 
-CLIP_CLASS(syz_clip_text, "CLIPTextModel", build_text, text_methods);
-CLIP_CLASS(syz_clip_text_projection, "CLIPTextModelWithProjection", build_text_projection, text_projection_methods);
-CLIP_CLASS(syz_clip_vision_projection, "CLIPVisionModelWithProjection", build_vision_projection, vision_methods);
-CLIP_CLASS(syz_clip, "CLIPModel", build_both, both_methods);
+CLIP_CLASS(syz_clip_text, "CLIPTextModel", build_text, syz_clip_text_layouts, text_methods);
+CLIP_CLASS(syz_clip_text_projection, "CLIPTextModelWithProjection", build_text_projection, NULL,
+           text_projection_methods);
+CLIP_CLASS(syz_clip_vision_projection, "CLIPVisionModelWithProjection", build_vision_projection, NULL, vision_methods);
+CLIP_CLASS(syz_clip, "CLIPModel", build_both, syz_clip_layouts, both_methods);

@@ -245,7 +245,7 @@ static void run_double(syz_model *m, int64_t index, syz_tensor *x[2], syz_tensor
     for (int n = TEXT; n <= IMAGE; n++)
         in[2 + n] = syz_apply_linear(m, syz_pathf("%s.%s.linear", path.text, streams[n].norm).text, emb);
     if (syz_failed()) return;
-    if (m->checkpointing && syz_grad_enabled()) {
+    if (syz_is_checkpointing(m)) {
         int64_t text = x[TEXT]->shape.dim[1], image = x[IMAGE]->shape.dim[1];
         syz_tensor *joined = syz_checkpoint_block(m, double_segment, index, in, 6);
         x[TEXT] = syz_narrow(joined, 1, 0, text);
@@ -304,10 +304,89 @@ static const syz_method methods[] = {
     {0},
 };
 
+/* ---- the original single file ---- */
+
+#define DOUBLE "transformer_blocks.#."
+#define SINGLE "single_transformer_blocks.#."
+
+static const syz_layout_rule original_rules[] = {
+    {"time_text_embed.timestep_embedder.linear_1.*", "time_in.in_layer.*", SYZ_LAYOUT_SAME},
+    {"time_text_embed.timestep_embedder.linear_2.*", "time_in.out_layer.*", SYZ_LAYOUT_SAME},
+    {"time_text_embed.guidance_embedder.linear_1.*", "guidance_in.in_layer.*", SYZ_LAYOUT_SAME},
+    {"time_text_embed.guidance_embedder.linear_2.*", "guidance_in.out_layer.*", SYZ_LAYOUT_SAME},
+    {"time_text_embed.text_embedder.linear_1.*", "vector_in.in_layer.*", SYZ_LAYOUT_SAME},
+    {"time_text_embed.text_embedder.linear_2.*", "vector_in.out_layer.*", SYZ_LAYOUT_SAME},
+    {"context_embedder.*", "txt_in.*", SYZ_LAYOUT_SAME},
+    {"x_embedder.*", "img_in.*", SYZ_LAYOUT_SAME},
+    {DOUBLE "norm1.linear.*", "double_blocks.#.img_mod.lin.*", SYZ_LAYOUT_SAME},
+    {DOUBLE "norm1_context.linear.*", "double_blocks.#.txt_mod.lin.*", SYZ_LAYOUT_SAME},
+    {DOUBLE "attn.to_q.*", "double_blocks.#.img_attn.qkv.*", SYZ_LAYOUT_ROWS},
+    {DOUBLE "attn.to_k.*", "double_blocks.#.img_attn.qkv.*", SYZ_LAYOUT_ROWS},
+    {DOUBLE "attn.to_v.*", "double_blocks.#.img_attn.qkv.*", SYZ_LAYOUT_ROWS},
+    {DOUBLE "attn.add_q_proj.*", "double_blocks.#.txt_attn.qkv.*", SYZ_LAYOUT_ROWS},
+    {DOUBLE "attn.add_k_proj.*", "double_blocks.#.txt_attn.qkv.*", SYZ_LAYOUT_ROWS},
+    {DOUBLE "attn.add_v_proj.*", "double_blocks.#.txt_attn.qkv.*", SYZ_LAYOUT_ROWS},
+    {DOUBLE "attn.norm_q.weight", "double_blocks.#.img_attn.norm.query_norm.scale", SYZ_LAYOUT_SAME},
+    {DOUBLE "attn.norm_k.weight", "double_blocks.#.img_attn.norm.key_norm.scale", SYZ_LAYOUT_SAME},
+    {DOUBLE "attn.norm_added_q.weight", "double_blocks.#.txt_attn.norm.query_norm.scale", SYZ_LAYOUT_SAME},
+    {DOUBLE "attn.norm_added_k.weight", "double_blocks.#.txt_attn.norm.key_norm.scale", SYZ_LAYOUT_SAME},
+    {DOUBLE "attn.to_out.0.*", "double_blocks.#.img_attn.proj.*", SYZ_LAYOUT_SAME},
+    {DOUBLE "attn.to_add_out.*", "double_blocks.#.txt_attn.proj.*", SYZ_LAYOUT_SAME},
+    {DOUBLE "ff.net.0.proj.*", "double_blocks.#.img_mlp.0.*", SYZ_LAYOUT_SAME},
+    {DOUBLE "ff.net.2.*", "double_blocks.#.img_mlp.2.*", SYZ_LAYOUT_SAME},
+    {DOUBLE "ff_context.net.0.proj.*", "double_blocks.#.txt_mlp.0.*", SYZ_LAYOUT_SAME},
+    {DOUBLE "ff_context.net.2.*", "double_blocks.#.txt_mlp.2.*", SYZ_LAYOUT_SAME},
+    {SINGLE "norm.linear.*", "single_blocks.#.modulation.lin.*", SYZ_LAYOUT_SAME},
+    {SINGLE "attn.to_q.*", "single_blocks.#.linear1.*", SYZ_LAYOUT_ROWS},
+    {SINGLE "attn.to_k.*", "single_blocks.#.linear1.*", SYZ_LAYOUT_ROWS},
+    {SINGLE "attn.to_v.*", "single_blocks.#.linear1.*", SYZ_LAYOUT_ROWS},
+    {SINGLE "proj_mlp.*", "single_blocks.#.linear1.*", SYZ_LAYOUT_ROWS},
+    {SINGLE "attn.norm_q.weight", "single_blocks.#.norm.query_norm.scale", SYZ_LAYOUT_SAME},
+    {SINGLE "attn.norm_k.weight", "single_blocks.#.norm.key_norm.scale", SYZ_LAYOUT_SAME},
+    {SINGLE "proj_out.*", "single_blocks.#.linear2.*", SYZ_LAYOUT_SAME},
+    {"norm_out.linear.*", "final_layer.adaLN_modulation.1.*", SYZ_LAYOUT_SWAPPED_HALVES}, /* shift before scale there */
+    {"proj_out.*", "final_layer.linear.*", SYZ_LAYOUT_SAME},
+    {0},
+};
+
+/* How many rotary dimensions each axis has does not show in the weights; every published model has heads of 128. */
+static char *original_config(const syz_weights *weights, const char *prefix, const char *path) {
+    int64_t width = syz_layout_side(weights, prefix, "img_in.weight", 0);
+    int64_t in = syz_layout_side(weights, prefix, "img_in.weight", 1);
+    int64_t head = syz_layout_side(weights, prefix, "double_blocks.0.img_attn.norm.query_norm.scale", 0);
+    if (head != 128)
+        return syz_fail_null(
+            SYZ_EUNSUPPORTED,
+            "%s: heads of %d numbers: the weights do not tell \"axes_dims_rope\": give a configuration", path,
+            (int)head);
+    json_t *config = json_pack(
+        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:[i, i, i]}", "_class_name", "FluxTransformer2DModel",
+        "in_channels", (json_int_t)in, "out_channels",
+        (json_int_t)syz_layout_side(weights, prefix, "final_layer.linear.weight", 0), "num_layers",
+        (json_int_t)syz_layout_count(weights, prefix, "double_blocks.%d.img_attn.qkv.weight"), "num_single_layers",
+        (json_int_t)syz_layout_count(weights, prefix, "single_blocks.%d.linear1.weight"), "num_attention_heads",
+        (json_int_t)(width / head), "attention_head_dim", (json_int_t)head, "joint_attention_dim",
+        (json_int_t)syz_layout_side(weights, prefix, "txt_in.weight", 1), "pooled_projection_dim",
+        (json_int_t)syz_layout_side(weights, prefix, "vector_in.in_layer.weight", 1), "guidance_embeds",
+        syz_layout_side(weights, prefix, "guidance_in.in_layer.weight", 0) > 0, "axes_dims_rope", 16, 56, 56);
+    char *text = config ? json_dumps(config, 0) : NULL;
+    json_decref(config);
+    return text ? text : syz_fail_null(SYZ_ENOMEM, "%s: out of memory", path);
+}
+
+static const char *const original_prefixes[] = {"model.diffusion_model.", NULL}; /* ComfyUI's checkpoints */
+
+static const syz_layout layouts[] = {
+    {"FLUX.1, original", "double_blocks.0.img_attn.qkv.weight", original_prefixes, original_rules, NULL,
+     original_config},
+    {0},
+};
+
 const syz_model_class_info syz_flux = {
     .name = "FluxTransformer2DModel",
     .weights = "diffusion_pytorch_model",
     .settings_size = sizeof(settings),
     .build = build,
     .methods = methods,
+    .layouts = layouts,
 };

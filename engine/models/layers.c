@@ -14,17 +14,22 @@ static void add_pair(syz_model *m, const char *name, syz_shape weight, syz_init 
     if (bias) syz_add_weight(m, syz_pathf("%s.bias", name).text, SYZ_SHAPE(weight.dim[0]), bias_init);
 }
 
+static void add_linear(syz_model *m, const char *name, syz_shape weight, syz_init init, bool bias, syz_init bias_init) {
+    add_pair(m, name, weight, init, bias, bias_init);
+    if (!syz_failed()) m->params.items[syz_params_find(&m->params, syz_pathf("%s.weight", name).text)].linear = true;
+}
+
 void syz_add_linear(syz_model *m, const char *name, int64_t in, int64_t out, bool bias) {
     syz_init init = {SYZ_INIT_UNIFORM, 1 / sqrt((double)in)};
-    add_pair(m, name, SYZ_SHAPE(out, in), init, bias, init);
+    add_linear(m, name, SYZ_SHAPE(out, in), init, bias, init);
 }
 
 void syz_add_linear_zero(syz_model *m, const char *name, int64_t in, int64_t out) {
-    add_pair(m, name, SYZ_SHAPE(out, in), SYZ_INIT_ZEROS, true, SYZ_INIT_ZEROS);
+    add_linear(m, name, SYZ_SHAPE(out, in), SYZ_INIT_ZEROS, true, SYZ_INIT_ZEROS);
 }
 
 void syz_add_linear_normal(syz_model *m, const char *name, int64_t in, int64_t out, bool bias, double deviation) {
-    add_pair(m, name, SYZ_SHAPE(out, in), (syz_init){SYZ_INIT_NORMAL, deviation}, bias, SYZ_INIT_ZEROS);
+    add_linear(m, name, SYZ_SHAPE(out, in), (syz_init){SYZ_INIT_NORMAL, deviation}, bias, SYZ_INIT_ZEROS);
 }
 
 void syz_add_conv(syz_model *m, const char *name, int64_t in, int64_t out, int64_t size) {
@@ -55,7 +60,7 @@ static syz_tensor *bias_of(const syz_model *m, const char *name) {
 }
 
 syz_tensor *syz_apply_linear(const syz_model *m, const char *name, syz_tensor *x) {
-    return syz_linear(x, weight_of(m, name), bias_of(m, name));
+    return syz_lora_apply(m, name, x, syz_linear(x, weight_of(m, name), bias_of(m, name)));
 }
 
 syz_tensor *syz_apply_conv(const syz_model *m, const char *name, syz_tensor *x, int64_t stride, int64_t pad) {
@@ -69,6 +74,10 @@ syz_tensor *syz_apply_layer_norm(const syz_model *m, const char *name, syz_tenso
 syz_tensor *syz_apply_group_norm(const syz_model *m, const char *name, syz_tensor *x, int64_t groups, double eps,
                                  bool silu) {
     return syz_group_norm(x, weight_of(m, name), bias_of(m, name), groups, eps, silu);
+}
+
+syz_tensor *syz_apply_embedding(const syz_model *m, const char *name, syz_tensor *ids) {
+    return syz_embedding(syz_weight(m, name), ids);
 }
 
 syz_tensor *syz_narrow(syz_tensor *x, int64_t dim, int64_t begin, int64_t length) {
@@ -86,6 +95,11 @@ static syz_tensor *lease(syz_model *m) {
     return t;
 }
 
+/* Not while adapters are off: the block would be run again with them on. */
+bool syz_is_checkpointing(const syz_model *m) {
+    return m->checkpointing && syz_grad_enabled() && syz_lora_is_steady(m);
+}
+
 syz_tensor *syz_checkpoint_block(syz_model *m, syz_segment block, int64_t index, syz_tensor *const in[], int nin) {
     syz_tensor *all[SYZ_MAX_INPUTS];
     if (nin >= SYZ_MAX_INPUTS) return syz_fail_null(SYZ_EINTERNAL, "a block of a model has too many inputs");
@@ -99,7 +113,7 @@ syz_tensor *syz_run_block(syz_model *m, syz_segment block, int64_t index, syz_te
     if (syz_failed()) return NULL;
     for (int k = 0; k < nin; k++)
         if (!in[k]) return NULL;
-    if (m->checkpointing && syz_grad_enabled()) return syz_checkpoint_block(m, block, index, in, nin);
+    if (syz_is_checkpointing(m)) return syz_checkpoint_block(m, block, index, in, nin);
     if (syz_scope_push() != SYZ_OK) return NULL;
     syz_tensor *out = syz_scope_return(block(m, index, in, nin));
     syz_scope_pop();

@@ -2,10 +2,12 @@
 #include "models/model.h"
 
 #include "core/alloc.h"
+#include "core/flops.h"
 #include "io/file.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define MODEL(name, symbol) extern const syz_model_class_info symbol;
@@ -54,7 +56,9 @@ static const syz_model_class_info *find_class(const syz_json *config) {
 /* ---- life ---- */
 
 static void destroy(syz_model *m) {
+    syz_lora_free(m->lora);
     syz_params_free(&m->params);
+    syz_meter_return(m->meter);
     json_decref(m->config);
     free(m->config_text);
     free(m->settings);
@@ -77,6 +81,7 @@ static syz_model *build(const syz_json *config) {
     syz_model *m = syz_alloc(1, sizeof *m);
     if (!m) return NULL;
     m->refs = 1;
+    m->meter = syz_meter_take();
     m->class = class;
     m->config = json_incref(config->object);
     m->config_text = json_dumps(config->object, JSON_INDENT(2) | JSON_SORT_KEYS);
@@ -88,18 +93,20 @@ static syz_model *build(const syz_json *config) {
     return NULL;
 }
 
-syz_status syz_model_create(syz_model **m, const char *config_text) {
-    *m = NULL;
-    if (syz_failed()) return syz_error_status();
-    syz_json config = {.name = (char *)"configuration"};
-    config.object = syz_json_parse(config_text, strlen(config_text), config.name);
-    if (!config.object) return syz_error_status();
-    if (json_is_object(config.object)) {
-        *m = build(&config);
-    } else {
-        syz_fail(SYZ_EFORMAT, "configuration: must hold a JSON object {...}");
-    }
+static syz_model *build_from_text(const char *text, const char *name) {
+    syz_json config = {.name = (char *)(uintptr_t)name};
+    config.object = syz_json_parse(text, strlen(text), name);
+    syz_model *m = NULL;
+    if (json_is_object(config.object))
+        m = build(&config);
+    else if (config.object)
+        syz_fail(SYZ_EFORMAT, "%s: must hold a JSON object {...}", name);
     json_decref(config.object);
+    return m;
+}
+
+syz_status syz_model_create(syz_model **m, const char *config_text) {
+    *m = syz_failed() ? NULL : build_from_text(config_text, "configuration");
     return syz_error_status();
 }
 
@@ -112,67 +119,175 @@ static char *find_weights(const char *folder) {
         "model.safetensors",
         "diffusion_pytorch_model.safetensors.index.json",
         "model.safetensors.index.json",
+        "diffusion_pytorch_model.bin",
+        "pytorch_model.bin",
+        "diffusion_pytorch_model.bin.index.json",
+        "pytorch_model.bin.index.json",
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char *path = syz_format("%s/%s", folder, names[i]);
         if (!path || access(path, F_OK) == 0) return path;
         free(path);
     }
-    return syz_fail_null(SYZ_ENOTFOUND, "%s: holds no weights (%s, %s, or an .index.json of either)", folder, names[0],
-                         names[1]);
+    return syz_fail_null(SYZ_ENOTFOUND, "%s: holds no weights (%s, %s, the .bin of either library, or an .index.json)",
+                         folder, names[0], names[1]);
 }
 
-static syz_status load_weights(syz_model *m, const char *folder, bool keep) {
-    char *path = find_weights(folder);
-    if (!path) return syz_error_status();
-    syz_weights *weights = syz_weights_open(path);
-    syz_status status =
-        weights ? syz_params_load(&m->params, weights, path, m->class->ignore, keep) : syz_error_status();
-    syz_weights_close(weights);
-    free(path);
+/* To be freed; NULL with an error. */
+static syz_source *find_sources(const syz_model *m, const syz_weights *weights, const char *path) {
+    syz_naming naming = syz_layout_find(m->class->layouts, weights);
+    return syz_layout_resolve(&m->params, weights, path, naming, m->class->ignore);
+}
+
+static syz_status load_weights(syz_model *m, const syz_weights *weights, const char *path, bool keep) {
+    syz_source *sources = find_sources(m, weights, path);
+    syz_status status = sources ? syz_params_load(&m->params, weights, sources, keep) : syz_error_status();
+    free(sources);
     return status;
 }
 
-static syz_status load(syz_model **m, const char *folder, bool keep) {
-    *m = NULL;
-    if (syz_failed()) return syz_error_status();
-    char *path = syz_format("%s/config.json", folder);
-    if (!path) return syz_error_status();
-    syz_json config;
-    syz_model *model = syz_json_open(&config, path) == SYZ_OK ? build(&config) : NULL;
-    syz_json_close(&config);
-    free(path);
-    if (!model) return syz_error_status();
-    if (load_weights(model, folder, keep) == SYZ_OK) {
-        *m = model;
-        return SYZ_OK;
+/* The naming of a file of any class, whose layout is NULL if none knows it. */
+static syz_naming recognise(const syz_weights *weights, const syz_model_class_info **class) {
+    for (int i = 0; i < CLASSES; i++) {
+        syz_naming naming = syz_layout_find(classes[i]->layouts, weights);
+        *class = classes[i];
+        if (naming.layout) return naming;
     }
-    destroy(model);
+    return (syz_naming){NULL, ""};
+}
+
+const char *syz_weights_layout(const syz_weights *weights, const char **class_name) {
+    const syz_model_class_info *class;
+    syz_naming naming = recognise(weights, &class);
+    *class_name = naming.layout ? class->name : NULL;
+    return naming.layout ? naming.layout->name : NULL;
+}
+
+char *syz_weights_config(const syz_weights *weights, const char *path) {
+    const syz_model_class_info *class;
+    syz_naming naming = recognise(weights, &class);
+    if (syz_failed()) return NULL;
+    if (naming.layout && naming.layout->config) return naming.layout->config(weights, naming.prefix, path);
+    return syz_fail_null(SYZ_ENOTFOUND,
+                         "%s: its names do not tell the model: give a configuration, or put a config.json beside it",
+                         path);
+}
+
+/* For a weights file without a given configuration: config.json beside it if that is of the file's class, or else what
+ * names and shapes tell. */
+static syz_model *build_beside(const syz_weights *weights, const char *path) {
+    const syz_model_class_info *class;
+    syz_naming naming = recognise(weights, &class);
+    const char *slash = strrchr(path, '/');
+    char *beside = syz_format("%.*sconfig.json", slash ? (int)(slash - path) + 1 : 0, path), *text;
+    syz_model *m = NULL;
+    syz_json config = {0};
+    if (!beside) return NULL;
+    bool present = access(beside, F_OK) == 0;
+    if (present && syz_json_open(&config, beside) != SYZ_OK) goto done;
+    const char *named = present ? class_name(&config) : NULL;
+    if (present && (!naming.layout || (named && strcmp(named, class->name) == 0))) {
+        m = build(&config);
+    } else if ((text = syz_weights_config(weights, path))) {
+        m = build_from_text(text, path);
+        free(text);
+    }
+done:
+    syz_json_close(&config);
+    free(beside);
+    return m;
+}
+
+static syz_model *build_folder(const char *folder) {
+    char *path = syz_format("%s/config.json", folder);
+    syz_json config;
+    syz_model *m = path && syz_json_open(&config, path) == SYZ_OK ? build(&config) : NULL;
+    if (path) syz_json_close(&config);
+    free(path);
+    return m;
+}
+
+static bool is_file(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && !S_ISDIR(info.st_mode);
+}
+
+/* The file itself, or the weights of a folder; to be freed. */
+static char *weights_path(const char *path) {
+    return is_file(path) ? syz_strdup(path) : find_weights(path);
+}
+
+static syz_model *load(const char *path, const char *config_text, bool keep) {
+    syz_model *m = NULL;
+    if (config_text)
+        m = build_from_text(config_text, "configuration");
+    else if (!is_file(path))
+        m = build_folder(path);
+    if (syz_failed()) return NULL;
+    char *name = weights_path(path);
+    syz_weights *weights = name ? syz_weights_open(name) : NULL;
+    if (weights && !m) m = build_beside(weights, name);
+    if (weights && m) load_weights(m, weights, name, keep);
+    syz_weights_close(weights);
+    free(name);
+    if (!syz_failed()) return m;
+    if (m) destroy(m);
+    return NULL;
+}
+
+syz_status syz_model_load_as(syz_model **m, const char *path, const char *config_text, bool stored) {
+    *m = syz_failed() ? NULL : load(path, config_text, stored);
     return syz_error_status();
 }
 
-syz_status syz_model_load(syz_model **m, const char *folder) {
-    return load(m, folder, false);
+syz_status syz_model_check(const syz_model *m, const char *path) {
+    if (syz_failed()) return syz_error_status();
+    char *name = weights_path(path);
+    syz_weights *weights = name ? syz_weights_open(name) : NULL;
+    if (weights) free(find_sources(m, weights, name));
+    syz_weights_close(weights);
+    free(name);
+    return syz_error_status();
 }
 
-syz_status syz_model_load_stored(syz_model **m, const char *folder) {
-    return load(m, folder, true);
+syz_status syz_model_load(syz_model **m, const char *path) {
+    return syz_model_load_as(m, path, NULL, false);
+}
+
+syz_status syz_model_load_stored(syz_model **m, const char *path) {
+    return syz_model_load_as(m, path, NULL, true);
+}
+
+syz_status syz_model_to_f32(syz_model *m) {
+    return syz_params_to_f32(&m->params);
 }
 
 syz_status syz_model_init(syz_model *m, uint64_t seed) {
     return syz_params_init(&m->params, seed);
 }
 
-syz_status syz_model_save(const syz_model *m, const char *folder, syz_dtype dtype) {
+static syz_status save(const syz_model *m, const char *folder, syz_dtype dtype, uint64_t max_shard_bytes,
+                       const syz_random_weights *random) {
     if (syz_failed()) return syz_error_status();
     SYZ_TRY(syz_make_folders(folder));
-    char *weights = syz_format("%s/%s.safetensors", folder, m->class->weights);
-    char *config = weights ? syz_format("%s/config.json", folder) : NULL;
-    syz_status status = config ? syz_params_save(&m->params, weights, dtype) : syz_error_status();
-    if (status == SYZ_OK) status = syz_file_write(config, m->config_text, strlen(m->config_text));
-    free(weights);
+    SYZ_TRY(syz_params_save(&m->params, folder, m->class->weights, dtype, max_shard_bytes, random));
+    char *config = syz_format("%s/config.json", folder);
+    if (config) syz_file_write(config, m->config_text, strlen(m->config_text));
     free(config);
-    return status;
+    return syz_error_status();
+}
+
+syz_status syz_model_save_sharded(const syz_model *m, const char *folder, syz_dtype dtype, uint64_t max_shard_bytes) {
+    return save(m, folder, dtype, max_shard_bytes, NULL);
+}
+
+syz_status syz_model_save_random(const syz_model *m, const char *folder, syz_dtype dtype, uint64_t max_shard_bytes,
+                                 const syz_random_weights *how) {
+    return save(m, folder, dtype, max_shard_bytes, how);
+}
+
+syz_status syz_model_save(const syz_model *m, const char *folder, syz_dtype dtype) {
+    return syz_model_save_sharded(m, folder, dtype, SYZ_MAX_SHARD_BYTES);
 }
 
 /* ---- what a model is ---- */
@@ -187,6 +302,13 @@ const char *syz_model_config(const syz_model *m) {
 
 int64_t syz_model_param_count(const syz_model *m) {
     return m->params.count;
+}
+
+int64_t syz_model_numel(const syz_model *m) {
+    int64_t total = 0;
+    for (int64_t i = 0; i < m->params.count; i++)
+        total += syz_shape_numel(m->params.items[i].shape);
+    return total;
 }
 
 const char *syz_model_param_name(const syz_model *m, int64_t index) {
@@ -205,6 +327,10 @@ int64_t syz_model_param_find(const syz_model *m, const char *name) {
     return syz_params_find(&m->params, name);
 }
 
+bool syz_model_is_linear(const syz_model *m, int64_t index) {
+    return m->params.items[index].linear;
+}
+
 void syz_model_set_requires_grad(syz_model *m, bool on) {
     for (int64_t i = 0; i < m->params.count; i++)
         if (m->params.items[i].tensor) syz_set_requires_grad(m->params.items[i].tensor, on);
@@ -212,6 +338,10 @@ void syz_model_set_requires_grad(syz_model *m, bool on) {
 
 void syz_model_set_checkpointing(syz_model *m, bool on) {
     m->checkpointing = on;
+}
+
+double syz_model_flops(const syz_model *m) {
+    return syz_meter_read(m->meter);
 }
 
 /* ---- calling ---- */
@@ -287,7 +417,9 @@ syz_status syz_model_call(syz_model *m, const char *name, syz_tensor *const in[]
     syz_tensor *inputs[SYZ_MODEL_MAX_INPUTS] = {0}, *outputs[SYZ_MODEL_MAX_OUTPUTS] = {0};
     SYZ_TRY(take_inputs(m, method, in, nin, inputs));
     SYZ_TRY(syz_scope_push());
+    int meter = syz_meter_swap(m->meter);
     method->run(m, inputs, outputs);
+    syz_meter_swap(meter);
     if (!syz_failed()) {
         int count = count_words(method->outputs);
         *nout = count < capacity ? count : capacity;

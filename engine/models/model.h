@@ -4,6 +4,8 @@
 
 #include "core/error.h"
 #include "io/json.h"
+#include "models/layout.h"
+#include "models/lora.h"
 #include "models/params.h"
 #include "ops/ops.h"
 #include "tensor/tensor.h"
@@ -26,6 +28,7 @@ typedef struct {
     void (*build)(syz_model *m, const syz_json *config);
     bool (*ignore)(const char *name); /* names in weight files to pass over; NULL: none */
     const syz_method *methods;        /* ends with an empty name */
+    const syz_layout *layouts;        /* checkpoints with other names; ends with an empty one; NULL: none */
 } syz_model_class_info;
 
 struct syz_model {
@@ -36,6 +39,8 @@ struct syz_model {
     syz_params params;
     void *settings;
     bool checkpointing;
+    int meter;      /* counts its floating-point operations (core/flops.h) */
+    syz_lora *lora; /* NULL without adapters */
 };
 
 /* An integer of the configuration, refused outside low..high. */
@@ -55,7 +60,7 @@ void syz_add_weight(syz_model *m, const char *name, syz_shape shape, syz_init in
 
 /* The parameter; NULL with an error when it has no values yet. */
 syz_tensor *syz_weight(const syz_model *m, const char *name);
-/* x of [..., in] -> [..., out]; a bias is used where it was declared. */
+/* x of [..., in] -> [..., out]; a bias is used where it was declared, and an adapter where one is attached. */
 syz_tensor *syz_apply_linear(const syz_model *m, const char *name, syz_tensor *x);
 /* x of [N,H,W,C]; `pad` rows and columns of zeros on every side */
 syz_tensor *syz_apply_conv(const syz_model *m, const char *name, syz_tensor *x, int64_t stride, int64_t pad);
@@ -63,9 +68,15 @@ syz_tensor *syz_apply_layer_norm(const syz_model *m, const char *name, syz_tenso
 syz_tensor *syz_apply_group_norm(const syz_model *m, const char *name, syz_tensor *x, int64_t groups, double eps,
                                  bool silu);
 
+/* Rows of the table `name` [V,C] for ids i64 [B,T] -> [B,T,C], f32 also when the table is stored in half precision:
+ * only the rows are converted then. */
+syz_tensor *syz_apply_embedding(const syz_model *m, const char *name, syz_tensor *ids);
+
 /* Columns begin..begin+length-1 of dimension `dim`. */
 syz_tensor *syz_narrow(syz_tensor *x, int64_t dim, int64_t begin, int64_t length);
 
+/* Whether blocks keep only their inputs now: the model is set so, and gradients are recorded. */
+bool syz_is_checkpointing(const syz_model *m);
 /* Run one block keeping only its inputs. The graph keeps the model alive. The block's own inputs come first in its
  * list; what follows them is not for it. */
 syz_tensor *syz_checkpoint_block(syz_model *m, syz_segment block, int64_t index, syz_tensor *const in[], int nin);

@@ -1,6 +1,7 @@
 #include "models/params.h"
 
 #include "core/alloc.h"
+#include "models/layout.h"
 #include "ops/ops.h"
 #include "tensor/tensor.h"
 
@@ -95,8 +96,13 @@ static syz_status set_values(syz_param *param, syz_tensor *source) {
     return SYZ_OK;
 }
 
-static syz_tensor *draw(const syz_param *param, uint64_t seed) {
-    syz_rng rng = {.seed = seed, .stream = hash_name(param->name)};
+/* A layer that starts at zero, as adaLN-Zero, would hide everything before it; so do random weights without `zeros`. */
+static const double NOT_ZERO = 0.02;
+
+syz_tensor *syz_params_draw(const syz_param *param, const syz_random_weights *how) {
+    syz_rng rng = {.seed = how->seed, .stream = hash_name(param->name)};
+    bool zero = param->init.kind == SYZ_INIT_CONSTANT && param->init.value == 0 && param->shape.n >= 2;
+    if (zero && !how->zeros) return syz_affine(syz_randn(&rng, param->shape), NOT_ZERO, 0);
     switch (param->init.kind) {
     case SYZ_INIT_NORMAL:
         return syz_affine(syz_randn(&rng, param->shape), param->init.value, 0);
@@ -109,11 +115,12 @@ static syz_tensor *draw(const syz_param *param, uint64_t seed) {
 
 syz_status syz_params_init(syz_params *params, uint64_t seed) {
     if (syz_failed()) return syz_error_status();
+    syz_random_weights how = {.seed = seed, .zeros = true};
     syz_no_grad_push();
     syz_status status = SYZ_OK;
     for (int64_t i = 0; i < params->count && status == SYZ_OK; i++) {
         if ((status = syz_scope_push()) != SYZ_OK) break;
-        status = set_values(&params->items[i], draw(&params->items[i], seed));
+        status = set_values(&params->items[i], syz_params_draw(&params->items[i], &how));
         syz_scope_pop();
     }
     syz_no_grad_pop();
@@ -122,38 +129,8 @@ syz_status syz_params_init(syz_params *params, uint64_t seed) {
 
 /* ---- files ---- */
 
-static bool is_floating(const char *dtype) {
-    syz_dtype parsed;
-    return syz_dtype_parse(&parsed, dtype) && syz_is_float(parsed);
-}
-
-static syz_status check_names(const syz_params *params, const syz_weights *weights, const char *path,
-                              bool (*ignore)(const char *)) {
-    char expected[96], found[96];
-    for (int64_t i = 0; i < params->count; i++) {
-        const syz_param *param = &params->items[i];
-        int64_t k = syz_weights_find(weights, param->name);
-        if (k < 0)
-            return syz_fail(SYZ_EFORMAT, "%s: \"%s\" is missing (the configuration expects it)", path, param->name);
-        syz_weight_info info = syz_weights_info(weights, k);
-        if (!syz_shape_equal(info.shape, param->shape))
-            return syz_fail(SYZ_EFORMAT, "%s: \"%s\" has shape %s, the configuration expects %s", path, param->name,
-                            syz_shape_text(info.shape, found, sizeof found),
-                            syz_shape_text(param->shape, expected, sizeof expected));
-        if (!is_floating(info.dtype))
-            return syz_fail(SYZ_EFORMAT, "%s: \"%s\" is %s, not a floating-point type that can be read", path,
-                            param->name, info.dtype);
-    }
-    for (int64_t k = 0; k < syz_weights_count(weights); k++) {
-        const char *name = syz_weights_info(weights, k).name;
-        if (syz_params_find(params, name) < 0 && !(ignore && ignore(name)))
-            return syz_fail(SYZ_EFORMAT, "%s: \"%s\" does not belong to the model of this configuration", path, name);
-    }
-    return SYZ_OK;
-}
-
-static syz_status load_one(syz_param *param, const syz_weights *weights, bool keep) {
-    syz_tensor *stored = syz_weights_get(weights, param->name);
+static syz_status load_one(syz_param *param, const syz_weights *weights, const syz_source *source, bool keep) {
+    syz_tensor *stored = syz_layout_take(weights, source, param->shape);
     if (!stored) return syz_error_status();
     if (keep) {
         syz_release(param->tensor);
@@ -165,46 +142,38 @@ static syz_status load_one(syz_param *param, const syz_weights *weights, bool ke
     return set_values(param, stored->dtype == SYZ_F32 ? syz_copy(stored) : syz_cast(stored, SYZ_F32));
 }
 
-syz_status syz_params_load(syz_params *params, const syz_weights *weights, const char *path,
-                           bool (*ignore)(const char *name), bool keep) {
-    SYZ_TRY(check_names(params, weights, path, ignore));
+syz_status syz_params_load(syz_params *params, const syz_weights *weights, const syz_source *sources, bool keep) {
     syz_no_grad_push();
     syz_status status = SYZ_OK;
     for (int64_t i = 0; i < params->count && status == SYZ_OK; i++) {
         if ((status = syz_scope_push()) != SYZ_OK) break;
-        status = load_one(&params->items[i], weights, keep);
+        status = load_one(&params->items[i], weights, &sources[i], keep);
         syz_scope_pop();
     }
     syz_no_grad_pop();
     return status;
 }
 
-static syz_status write_all(const syz_params *params, const char *path, syz_dtype dtype, const char **names,
-                            syz_tensor **tensors) {
-    static const char *const metadata[][2] = {{"format", "pt"}};
-    for (int64_t i = 0; i < params->count; i++) {
-        const syz_param *param = &params->items[i];
-        if (!param->tensor)
-            return syz_fail(SYZ_EINVAL, "%s: \"%s\" has no values yet: initialise or load the model", path,
-                            param->name);
-        names[i] = param->name;
-        tensors[i] = param->tensor->dtype == dtype ? param->tensor : syz_cast(param->tensor, dtype);
-        if (!tensors[i]) return syz_error_status();
-    }
-    return syz_weights_save(path, names, tensors, params->count, metadata, 1);
+/* The values of a parameter that is half precision or lies in a mapped file, as f32 of its own. */
+static syz_status to_f32(syz_param *param) {
+    syz_tensor *t = param->tensor;
+    if (!t || (t->dtype == SYZ_F32 && !t->storage->release)) return SYZ_OK;
+    syz_tensor *values = t->dtype == SYZ_F32 ? syz_copy(t) : syz_cast(t, SYZ_F32);
+    if (!values) return syz_error_status();
+    syz_set_requires_grad(values, t->requires_grad);
+    syz_release(t);
+    param->tensor = NULL;
+    return set_values(param, values);
 }
 
-syz_status syz_params_save(const syz_params *params, const char *path, syz_dtype dtype) {
-    if (!syz_is_float(dtype))
-        return syz_fail(SYZ_EDTYPE, "%s: weights cannot be saved as %s", path, syz_dtype_name(dtype));
-    SYZ_TRY(syz_scope_push());
+syz_status syz_params_to_f32(syz_params *params) {
+    syz_status status = syz_error_status();
     syz_no_grad_push();
-    const char **names = syz_alloc((size_t)params->count, sizeof *names);
-    syz_tensor **tensors = names ? syz_alloc((size_t)params->count, sizeof *tensors) : NULL;
-    syz_status status = tensors ? write_all(params, path, dtype, names, tensors) : syz_error_status();
-    free(names);
-    free(tensors);
+    for (int64_t i = 0; i < params->count && status == SYZ_OK; i++) {
+        if ((status = syz_scope_push()) != SYZ_OK) break;
+        status = to_f32(&params->items[i]);
+        syz_scope_pop();
+    }
     syz_no_grad_pop();
-    syz_scope_pop();
     return status;
 }

@@ -18,6 +18,7 @@ typedef struct {
     syz_shape shape;
     syz_init init;
     syz_tensor *tensor; /* NULL until allocated, initialised or loaded */
+    bool linear;        /* the weight of a linear layer: an adapter may be attached */
 } syz_param;
 
 typedef struct {
@@ -43,11 +44,20 @@ int64_t syz_params_find(const syz_params *params, const char *name); /* -1 if ab
  * alone, so that adding a layer changes no other layer's start. Keeps tensors (and references to them) that exist. */
 syz_status syz_params_init(syz_params *params, uint64_t seed);
 
-/* Load every parameter from weights that hold exactly these names and shapes; names that `ignore` (may be NULL)
- * accepts are passed over. Values become f32, unless `keep`: then they stay as stored, sharing the file's memory.
- * `path` is named in errors. */
-syz_status syz_params_load(syz_params *params, const syz_weights *weights, const char *path,
-                           bool (*ignore)(const char *name), bool keep);
-syz_status syz_params_save(const syz_params *params, const char *path, syz_dtype dtype);
+struct syz_source; /* models/layout.h */
+
+/* One parameter's starting values, f32; `how` gives the seed. */
+syz_tensor *syz_params_draw(const syz_param *param, const syz_random_weights *how);
+
+/* Load every parameter from where syz_layout_resolve() found it. Values become f32, unless `keep`: then they stay as
+ * stored, sharing the file's memory where their order there is ours. */
+syz_status syz_params_load(syz_params *params, const syz_weights *weights, const struct syz_source *sources, bool keep);
+/* Make of parameters that were loaded as stored what syz_params_load() makes without `keep`. */
+syz_status syz_params_to_f32(syz_params *params);
+/* Write folder/name.safetensors with every parameter as `dtype`, or, when there are more bytes than `max_shard_bytes`,
+ * shards and their index. What an earlier save left under other names goes. `random` NULL: the parameters' values;
+ * otherwise parameters need no values, and each is drawn when it is written. See save.c. */
+syz_status syz_params_save(const syz_params *params, const char *folder, const char *name, syz_dtype dtype,
+                           uint64_t max_shard_bytes, const syz_random_weights *random);
 
 #endif

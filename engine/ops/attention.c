@@ -1,4 +1,5 @@
 /* Scaled dot-product attention over packed heads: no transposes before or after it. */
+#include "core/flops.h"
 #include "kernels/kernels.h"
 #include "ops/ops.h"
 
@@ -40,6 +41,11 @@ static syz_status problem(const syz_call *c, syz_attention_shape *p) {
     return mask_steps(c, p);
 }
 
+/* Products of size Tq x Tk x D per head; a causal mask is not taken off, as papers count. */
+static void count(const syz_attention_shape *p, int products) {
+    syz_flops_count(2.0 * products * (double)(p->b * p->h) * (double)(p->tq * p->tk * p->d));
+}
+
 /* out = softmax(scale q k^T + mask) v per head; saved: out and the log of each row's sum of exponentials [B,H,Tq] */
 syz_status syz_forward_attention(syz_call *c) {
     syz_attention_shape p;
@@ -50,6 +56,7 @@ syz_status syz_forward_attention(syz_call *c) {
     c->saved[0] = c->out;
     c->saved[1] = lse;
     const float *mask = c->in[3] ? syz_f32(c->in[3]) : NULL;
+    count(&p, 2);
     if (syz_numel(c->out) > 0 && syz_cpu.attention(syz_f32(c->out), syz_f32(lse), syz_f32(c->in[0]), syz_f32(c->in[1]),
                                                    syz_f32(c->in[2]), mask, &p) != 0)
         return syz_fail(SYZ_ENOMEM, "attention: no memory for blocks of %s", syz_dims(c->in[0]));
@@ -69,6 +76,7 @@ syz_status syz_backward_attention(syz_call *c, syz_tensor *gout, syz_tensor *gin
         grad[n] = syz_f32(gin[n]);
     }
     if (syz_numel(gout) == 0) return SYZ_OK;
+    count(&p, 5);
     const float *mask = c->in[3] ? syz_f32(c->in[3]) : NULL;
     if (syz_cpu.attention_backward(grad[0], grad[1], grad[2], syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]),
                                    mask, syz_f32(c->saved[0]), syz_f32(c->saved[1]), syz_f32(gout), &p) != 0)

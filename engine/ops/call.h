@@ -29,6 +29,8 @@ typedef syz_status (*syz_backward_fn)(syz_call *call, syz_tensor *gout, syz_tens
 enum {
     SYZ_OP_ANY_DTYPE = 1, /* forward handles every dtype; the others get f32 (bf16 and f16 are converted around them) */
     SYZ_OP_NO_GRAD = 2,   /* not differentiable: its result never requires a gradient */
+    SYZ_OP_HALF_0 = 4,    /* forward and backward take input 0 (1) in bf16 or f16 while it needs no gradient: large */
+    SYZ_OP_HALF_1 = 8,    /* frozen weights stay as their file has them, and no graph holds an f32 copy */
 };
 
 typedef struct {

@@ -1,4 +1,5 @@
 /* Convolution and nearest-neighbour upsampling of [N,H,W,C] images. */
+#include "core/flops.h"
 #include "kernels/kernels.h"
 #include "ops/broadcast.h"
 #include "ops/ops.h"
@@ -47,6 +48,11 @@ static syz_status convolution(const syz_call *c, syz_conv *v) {
     return SYZ_OK;
 }
 
+/* Each of the three products, forward or backward, multiplies and adds this often. */
+static void count(const syz_conv *v) {
+    syz_flops_count(2.0 * (double)(v->n * v->out_h * v->out_w) * (double)(v->o * v->c * v->kh * v->kw));
+}
+
 static syz_status failed(const syz_call *c) {
     return syz_fail(SYZ_EINTERNAL, "conv2d of %s by %s failed in oneDNN", syz_dims(c->in[0]), syz_dims(c->in[1]));
 }
@@ -55,6 +61,7 @@ syz_status syz_forward_conv2d(syz_call *c) {
     syz_conv v;
     SYZ_TRY(convolution(c, &v));
     if (!(c->out = syz_empty(SYZ_F32, SYZ_SHAPE(v.n, v.out_h, v.out_w, v.o)))) return syz_error_status();
+    count(&v);
     int result =
         syz_cpu.conv2d(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), c->in[2] ? syz_f32(c->in[2]) : NULL, &v);
     return result == 0 ? SYZ_OK : failed(c);
@@ -65,11 +72,13 @@ syz_status syz_backward_conv2d(syz_call *c, syz_tensor *gout, syz_tensor *gin[])
     SYZ_TRY(convolution(c, &v));
     if (c->needs[0]) {
         if (!(gin[0] = syz_empty_like(c->in[0]))) return syz_error_status();
+        count(&v);
         if (syz_cpu.conv2d_input_gradient(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->in[1]), &v) != 0) return failed(c);
     }
     if (c->needs[1]) {
         if (!(gin[1] = syz_empty_like(c->in[1]))) return syz_error_status();
         if (c->needs[2] && !(gin[2] = syz_empty_like(c->in[2]))) return syz_error_status();
+        count(&v);
         if (syz_cpu.conv2d_weight_gradient(syz_f32(gin[1]), gin[2] ? syz_f32(gin[2]) : NULL, syz_f32(gout),
                                            syz_f32(c->in[0]), &v) != 0)
             return failed(c);

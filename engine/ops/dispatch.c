@@ -13,6 +13,8 @@
 #define ALL    0xffu
 #define ANY    SYZ_OP_ANY_DTYPE
 #define NOGRAD SYZ_OP_NO_GRAD
+#define HALF0  SYZ_OP_HALF_0
+#define HALF1  SYZ_OP_HALF_1
 #define NONE   0
 
 const syz_op syz_ops[] = {
@@ -120,13 +122,21 @@ static bool is_half(const syz_tensor *t) {
     return t && (t->dtype == SYZ_BF16 || t->dtype == SYZ_F16);
 }
 
+static bool stays_half(const syz_call *call, int k) {
+    int flag = k == 0 ? SYZ_OP_HALF_0 : k == 1 ? SYZ_OP_HALF_1 : 0;
+    return (syz_ops[call->op].flags & flag) && !syz_requires_grad(call->in[k]);
+}
+
 /* The CPU computes in f32: half-precision inputs are cast (a recorded operation, so gradients flow), and the result is
- * cast back when every floating-point input was half-precision, as type promotion would have it. */
+ * cast back when every floating-point input was half-precision, as type promotion would have it. A frozen weight has no
+ * say in that: half precision is how it is stored, not how a model computes. */
 static syz_tensor *run_in_f32(syz_call *call) {
-    bool back = true;
+    bool cast = false, back = true;
     syz_dtype half = SYZ_BF16;
     for (int k = 0; k < call->nin; k++) {
         if (is_half(call->in[k])) {
+            if (stays_half(call, k)) continue;
+            cast = true;
             half = call->in[k]->dtype;
             call->in[k] = syz_cast(call->in[k], SYZ_F32);
             if (!call->in[k]) return NULL;
@@ -135,7 +145,7 @@ static syz_tensor *run_in_f32(syz_call *call) {
         }
     }
     syz_tensor *out = syz_run(call);
-    return back && out && out->dtype == SYZ_F32 ? syz_cast(out, half) : out;
+    return cast && back && out && out->dtype == SYZ_F32 ? syz_cast(out, half) : out;
 }
 
 static bool mark_needs(syz_call *call) {

@@ -3,7 +3,6 @@
 #include "ops/ops.h"
 
 static syz_status check_index(const syz_call *c, int64_t rows) {
-    SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
     SYZ_TRY(syz_need_dtype(c, 1, SYZ_I64));
     const int64_t *index = syz_i64(c->in[1]);
     for (int64_t i = 0; i < syz_numel(c->in[1]); i++)
@@ -19,9 +18,20 @@ static syz_status backward(syz_call *c, syz_tensor *gout, syz_tensor *gin[], int
     return SYZ_OK;
 }
 
+/* Rows of a frozen bf16 or f16 table: only those that are asked for become f32. */
+static void convert_rows(syz_tensor *out, const syz_tensor *table, const syz_tensor *ids) {
+    int64_t width = table->shape.dim[1];
+    size_t row = (size_t)width * syz_dtype_size(table->dtype);
+    for (int64_t i = 0; i < syz_numel(ids); i++)
+        syz_cpu.cast(syz_f32(out) + i * width, SYZ_F32, (const char *)syz_data(table) + (size_t)syz_i64(ids)[i] * row,
+                     (int)table->dtype, width);
+}
+
 /* out [...,C] = weight[ids] */
 syz_status syz_forward_embedding(syz_call *c) {
     SYZ_TRY(syz_need_rank(c, 0, 2));
+    bool half = c->in[0]->dtype == SYZ_BF16 || c->in[0]->dtype == SYZ_F16;
+    if (!half) SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
     const int64_t *n = c->in[0]->shape.dim;
     SYZ_TRY(check_index(c, n[0]));
     syz_shape shape = c->in[1]->shape;
@@ -29,7 +39,10 @@ syz_status syz_forward_embedding(syz_call *c) {
         return syz_fail(SYZ_ESHAPE, "embedding: ids %s have no room for one more dimension", syz_dims(c->in[1]));
     shape.dim[shape.n++] = n[1];
     if (!(c->out = syz_empty(SYZ_F32, shape))) return syz_error_status();
-    syz_cpu.gather_rows(syz_f32(c->out), syz_f32(c->in[0]), syz_i64(c->in[1]), 0, syz_numel(c->in[1]), n[1]);
+    if (half)
+        convert_rows(c->out, c->in[0], c->in[1]);
+    else
+        syz_cpu.gather_rows(syz_f32(c->out), syz_f32(c->in[0]), syz_i64(c->in[1]), 0, syz_numel(c->in[1]), n[1]);
     return SYZ_OK;
 }
 
@@ -40,6 +53,7 @@ syz_status syz_backward_embedding(syz_call *c, syz_tensor *gout, syz_tensor *gin
 
 /* out [B,C] = x[b, index[b]] */
 syz_status syz_forward_gather_rows(syz_call *c) {
+    SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
     SYZ_TRY(syz_need_rank(c, 0, 3));
     SYZ_TRY(syz_need_rank(c, 1, 1));
     const int64_t *n = c->in[0]->shape.dim;

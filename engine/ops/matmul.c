@@ -1,4 +1,5 @@
 /* Matrix products: `linear` with PyTorch's weight layout, and batched `matmul`. */
+#include "core/flops.h"
 #include "kernels/kernels.h"
 #include "ops/ops.h"
 
@@ -22,7 +23,7 @@ typedef struct {
     const float *data;
     int64_t batch, rows, cols;
     bool transposed;
-    const uint16_t *rounded; /* the same values in bf16, where they are kept; or NULL */
+    const uint16_t *rounded; /* the same values in bf16, where there are any, and then `data` may be NULL; or NULL */
 } matrix;
 
 static matrix flip(matrix a) {
@@ -32,7 +33,7 @@ static matrix flip(matrix a) {
 
 /* y = a b (+ bias). The inner sizes agree; a batch of 1 is shared. */
 static syz_status multiply(syz_tensor *y, matrix a, matrix b, const float *bias) {
-    if (!y) return syz_error_status();
+    if (!y || syz_failed()) return syz_error_status();
     syz_product p;
     memset(&p, 0, sizeof p); /* its bytes are a key */
     p.batch = a.batch > b.batch ? a.batch : b.batch;
@@ -53,6 +54,7 @@ static syz_status multiply(syz_tensor *y, matrix a, matrix b, const float *bias)
             syz_f32(y)[i] = bias[i % p.n];
         return SYZ_OK;
     }
+    syz_flops_count(2.0 * (double)p.batch * (double)p.m * (double)p.n * (double)p.k);
     p.b_rounded = p.bf16 && b.rounded;
     const void *right = p.b_rounded ? (const void *)b.rounded : b.data;
     if (syz_cpu.matmul(syz_f32(y), a.data, right, bias, &p) != 0)
@@ -70,9 +72,19 @@ static matrix rows_of(const syz_tensor *t) {
     return (matrix){syz_data(t), 1, syz_shape_numel(rows), t->shape.dim[rows.n], false, NULL};
 }
 
+/* A frozen weight in bf16 or f16 is read as it is stored where products are in bf16, and otherwise through a copy that
+ * lives as long as this product. No data when there is no memory for that. */
 static matrix weight_of(const syz_tensor *t) {
-    matrix weight = rows_of(t);
-    if (syz_matmul_precision() == SYZ_BF16) weight.rounded = syz_rounded(t);
+    bool bf16 = syz_matmul_precision() == SYZ_BF16;
+    syz_dtype wanted = bf16 && t->dtype != SYZ_F32 ? SYZ_BF16 : SYZ_F32;
+    const syz_tensor *read = t->dtype == wanted ? t : syz_cast((syz_tensor *)t, wanted);
+    if (!read) return (matrix){.batch = 1, .rows = t->shape.dim[0], .cols = t->shape.dim[1]};
+    matrix weight = rows_of(read);
+    if (wanted == SYZ_BF16) {
+        weight.rounded = syz_data(read);
+    } else if (bf16) {
+        weight.rounded = syz_rounded(read);
+    }
     return weight;
 }
 
@@ -80,7 +92,7 @@ static matrix weight_of(const syz_tensor *t) {
 syz_status syz_forward_linear(syz_call *c) {
     syz_tensor *x = c->in[0], *weight = c->in[1], *bias = c->in[2];
     SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
-    SYZ_TRY(syz_need_dtype(c, 1, SYZ_F32));
+    if (!syz_is_float(weight->dtype) || weight->dtype == SYZ_F64) SYZ_TRY(syz_need_dtype(c, 1, SYZ_F32));
     SYZ_TRY(syz_need_rank(c, 1, 2));
     syz_shape shape = x->shape;
     if (shape.n < 1 || shape.dim[shape.n - 1] != weight->shape.dim[1])

@@ -29,6 +29,16 @@ static syz_status scale(syz_tensor *param, double factor) {
     return SYZ_OK;
 }
 
+syz_status syz_scale_grads(syz_tensor *const params[], int64_t count, double factor) {
+    if (syz_failed()) return syz_error_status();
+    SYZ_TRY(syz_scope_push());
+    syz_status status = SYZ_OK;
+    for (int64_t k = 0; k < count && status == SYZ_OK; k++)
+        if (params[k]->grad) status = scale(params[k], factor);
+    syz_scope_pop();
+    return status;
+}
+
 syz_status syz_clip_grad_norm(double *norm, syz_tensor *const params[], int64_t count, double max_norm) {
     double squares;
     if (syz_failed()) return syz_error_status();
@@ -36,10 +46,5 @@ syz_status syz_clip_grad_norm(double *norm, syz_tensor *const params[], int64_t 
     *norm = sqrt(squares);
     double factor = max_norm / (*norm + 1e-6);
     if (!isfinite(*norm) || max_norm <= 0 || factor >= 1) return SYZ_OK;
-    SYZ_TRY(syz_scope_push());
-    syz_status status = SYZ_OK;
-    for (int64_t k = 0; k < count && status == SYZ_OK; k++)
-        if (params[k]->grad) status = scale(params[k], factor);
-    syz_scope_pop();
-    return status;
+    return syz_scale_grads(params, count, factor);
 }

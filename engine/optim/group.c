@@ -15,8 +15,10 @@ syz_status syz_group_of(syz_group *group, syz_tensor *const params[], int64_t co
     for (int64_t k = 0; k < count; k++) {
         if (!syz_alive(params[k])) return syz_fail(SYZ_EINVAL, "parameter %lld has no values", (long long)k);
         if (params[k]->dtype != SYZ_F32)
-            return syz_fail(SYZ_EDTYPE, "parameter %lld is %s: only f32 parameters can be trained", (long long)k,
-                            syz_dtype_name(params[k]->dtype));
+            return syz_fail(SYZ_EDTYPE,
+                            "parameter %lld is %s: only f32 parameters can be trained; load the model as f32, or train "
+                            "LoRA adapters beside it",
+                            (long long)k, syz_dtype_name(params[k]->dtype));
         group->items[k] = syz_retain(params[k]);
     }
     return SYZ_OK;

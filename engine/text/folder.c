@@ -1,249 +1,245 @@
-/* Opening a tokenizer's folder: vocabulary, merges, special tokens. */
-#include "text/tokenizer.h"
+#include "text/folder.h"
 
-#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include "core/alloc.h"
 #include "core/error.h"
-#include "io/file.h"
-#include "text/unicode.h"
 
-#define MAX_FILE ((size_t)64 << 20)
-#define MAX_ID   (1 << 24)
+/* ---- files ------------------------------------------------------------------------------------------------------- */
 
-/* ---- bytes as characters ----------------------------------------------------------------------------------------- */
-
-static bool printable(int byte) {
-    return (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
+bool syz_folder_has(const syz_folder *folder, const char *name) {
+    char *path = syz_format("%s/%s", folder->path, name);
+    bool there = path && access(path, F_OK) == 0;
+    free(path);
+    return there;
 }
 
-int syz_byte_to_code(int byte) {
-    if (printable(byte)) return byte;
-    int code = 256;
-    for (int b = 0; b < byte; b++)
-        code += !printable(b);
-    return code;
+/* Plain or compressed: zlib reads both. */
+static syz_status read_compressed(const char *path, char **text, size_t *size) {
+    gzFile file = gzopen(path, "rb");
+    if (!file) return syz_fail(SYZ_EIO, "%s cannot be opened", path);
+    size_t room = (size_t)1 << 20;
+    int got = 1;
+    syz_status status = SYZ_OK;
+    *text = syz_alloc(room + 1, 1);
+    for (*size = 0; *text && got > 0 && *size <= SYZ_TOKENIZER_MAX_FILE; *size += got > 0 ? (size_t)got : 0) {
+        if (*size == room) {
+            char *larger = syz_alloc(2 * room + 1, 1);
+            if (larger) memcpy(larger, *text, *size);
+            free(*text);
+            *text = larger;
+            room *= 2;
+            if (!larger) break;
+        }
+        got = gzread(file, *text + *size, (unsigned)(room - *size));
+    }
+    if (!*text)
+        status = SYZ_ENOMEM;
+    else if (got < 0 || (got == 0 && gzdirect(file)))
+        status = syz_fail(SYZ_EFORMAT, "%s: not a gzip file, or damaged", path);
+    else if (*size > SYZ_TOKENIZER_MAX_FILE)
+        status = syz_fail(SYZ_EFORMAT, "%s unpacks to more than %zu MiB", path, SYZ_TOKENIZER_MAX_FILE >> 20);
+    if (gzclose(file) != Z_OK && status == SYZ_OK) status = syz_fail(SYZ_EFORMAT, "%s ends too early", path);
+    if (status != SYZ_OK) {
+        free(*text);
+        *text = NULL;
+    }
+    return status;
 }
 
-int syz_code_to_byte(int code) {
-    if (code < 256) return printable(code) ? code : -1;
-    for (int b = 0; b < 256; b++)
-        if (!printable(b) && code-- == 256) return b;
-    return -1;
+syz_status syz_folder_text(const syz_folder *folder, const char *name, char **text, size_t *size) {
+    char *plain = syz_format("%s/%s", folder->path, name), *packed = syz_format("%s/%s.gz", folder->path, name);
+    syz_status status = SYZ_ENOMEM;
+    uint8_t *data = NULL;
+    *text = NULL;
+    if (plain && packed) {
+        if (access(plain, F_OK) != 0 && access(packed, F_OK) == 0) {
+            status = read_compressed(packed, text, size);
+        } else {
+            status = syz_file_read(&data, size, plain, SYZ_TOKENIZER_MAX_FILE);
+            *text = (char *)data;
+        }
+    }
+    free(plain);
+    free(packed);
+    return status;
+}
+
+syz_status syz_folder_object(const syz_folder *folder, const char *name, bool optional, bool reals, json_t **object) {
+    uint8_t *data = NULL;
+    size_t size;
+    json_error_t error;
+    *object = NULL;
+    if (optional && !syz_folder_has(folder, name)) return syz_failed() ? SYZ_ENOMEM : SYZ_OK;
+    char *path = syz_format("%s/%s", folder->path, name);
+    syz_status status = path ? syz_file_read(&data, &size, path, SYZ_TOKENIZER_MAX_FILE) : SYZ_ENOMEM;
+    if (status == SYZ_OK) {
+        *object =
+            json_loadb((char *)data, size, JSON_REJECT_DUPLICATES | (reals ? JSON_DECODE_INT_AS_REAL : 0), &error);
+        if (!*object)
+            status = syz_fail(SYZ_EFORMAT, "%s line %d: %s", path, error.line, error.text);
+        else if (!json_is_object(*object))
+            status = syz_fail(SYZ_EFORMAT, "%s must hold a JSON object {...}", path);
+    }
+    free(data);
+    free(path);
+    if (status != SYZ_OK) {
+        json_decref(*object);
+        *object = NULL;
+    }
+    return status;
+}
+
+/* ---- vocabulary -------------------------------------------------------------------------------------------------- */
+
+static syz_status grow(syz_tokenizer *tok, int32_t size) {
+    if (size <= tok->room) return SYZ_OK;
+    int32_t room = size + size / 2 + 64;
+    char **token = syz_alloc((size_t)room, sizeof *token);
+    if (!token) return SYZ_ENOMEM;
+    if (tok->size > 0) memcpy(token, tok->token, (size_t)tok->size * sizeof *token);
+    free(tok->token);
+    tok->token = token;
+    tok->room = room;
+    return SYZ_OK;
+}
+
+syz_status syz_folder_token(syz_folder *folder, int64_t id, const char *text, size_t n, const char *name) {
+    syz_tokenizer *tok = folder->tok;
+    int shown = n < 60 ? (int)n : 60;
+    if (id < 0 || id >= SYZ_TOKENIZER_MAX_ID)
+        return syz_fail(SYZ_EFORMAT, "%s/%s: the id of \"%.*s\" is not an integer in 0..%d", folder->path, name, shown,
+                        text, SYZ_TOKENIZER_MAX_ID - 1);
+    if (memchr(text, 0, n))
+        return syz_fail(SYZ_EFORMAT, "%s/%s: token %lld contains a zero byte", folder->path, name, (long long)id);
+    if (id < tok->size && tok->token[id])
+        return syz_fail(SYZ_EFORMAT, "%s/%s: \"%.60s\" and \"%.*s\" have the same id", folder->path, name,
+                        tok->token[id], shown, text);
+    SYZ_TRY(grow(tok, (int32_t)id + 1));
+    if (!(tok->token[id] = syz_alloc(n + 1, 1))) return SYZ_ENOMEM;
+    memcpy(tok->token[id], text, n);
+    if (id >= tok->size) tok->size = (int32_t)id + 1;
+    return SYZ_OK;
+}
+
+syz_status syz_folder_index(syz_folder *folder) {
+    syz_tokenizer *tok = folder->tok;
+    syz_trie_key *keys = syz_alloc((size_t)tok->size, sizeof *keys);
+    if (!keys) return SYZ_ENOMEM;
+    size_t count = 0;
+    for (int32_t id = 0; id < tok->size; id++)
+        if (tok->token[id]) keys[count++] = (syz_trie_key){tok->token[id], (uint32_t)strlen(tok->token[id]), id};
+    syz_status status = syz_trie_build(&tok->vocabulary, keys, count);
+    free(keys);
+    return status;
+}
+
+int32_t syz_folder_find(const syz_folder *folder, const char *text) {
+    const syz_tokenizer *tok = folder->tok;
+    int32_t id = syz_trie_find(&tok->vocabulary, text, strlen(text));
+    for (size_t i = 0; i < tok->added_n && id < 0; i++)
+        if (strcmp(tok->added[i].text, text) == 0) id = tok->added[i].id;
+    return id;
+}
+
+syz_status syz_folder_charsmap(syz_folder *folder, const uint8_t *blob, size_t size, const char *name) {
+    char *path = syz_format("%s/%s", folder->path, name);
+    syz_status status = path ? syz_charsmap_read(&folder->tok->unigram.map, blob, size, path) : SYZ_ENOMEM;
+    free(path);
+    return status;
+}
+
+syz_status syz_folder_unigram(syz_folder *folder) {
+    syz_unigram *unigram = &folder->tok->unigram;
+    double least = INFINITY;
+    for (int32_t id = 0; id < folder->tok->size; id++)
+        if (unigram->score[id] < least) least = unigram->score[id];
+    unigram->unknown = least - 10;
+    SYZ_TRY(syz_folder_index(folder));
+    for (int byte = 0; byte < 256; byte++) {
+        char text[8];
+        snprintf(text, sizeof text, "<0x%02X>", byte);
+        unigram->byte_id[byte] = syz_folder_find(folder, text);
+    }
+    return SYZ_OK;
 }
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
 
-/* folder/name as a JSON object, or NULL with *status set (SYZ_OK for an optional file that is missing). json_decref().
- * transformers writes a model_max_length beyond any integer, hence numbers as reals in configurations. */
-static json_t *read_object(syz_status *status, const char *folder, const char *name, bool config) {
-    uint8_t *data = NULL;
-    size_t size;
-    json_t *object = NULL;
-    json_error_t error;
-    char *path = syz_format("%s/%s", folder, name);
-    if (!path) {
-        *status = SYZ_ENOMEM;
-    } else if (config && access(path, F_OK) != 0) {
-        *status = SYZ_OK;
-    } else if ((*status = syz_file_read(&data, &size, path, MAX_FILE)) == SYZ_OK) {
-        object =
-            json_loadb((char *)data, size, JSON_REJECT_DUPLICATES | (config ? JSON_DECODE_INT_AS_REAL : 0), &error);
-        if (!object)
-            *status = syz_fail(SYZ_EFORMAT, "%s line %d: %s", path, error.line, error.text);
-        else if (!json_is_object(object))
-            *status = syz_fail(SYZ_EFORMAT, "%s must hold a JSON object {...}", path);
-    }
-    free(data);
-    free(path);
-    if (object && *status != SYZ_OK) json_decref(object);
-    return *status == SYZ_OK ? object : NULL;
+static syz_status read_vocabulary(syz_folder *folder) {
+    if (syz_folder_has(folder, "vocab.json") || syz_folder_has(folder, "merges.txt") ||
+        syz_folder_has(folder, "merges.txt.gz"))
+        return syz_read_clip(folder);
+    if (syz_folder_has(folder, "tokenizer.json")) return syz_read_json(folder);
+    if (syz_folder_has(folder, "spiece.model")) return syz_read_spiece(folder);
+    if (syz_folder_has(folder, "vocab.txt") || syz_folder_has(folder, "vocab.txt.gz"))
+        return syz_read_vocabulary(folder);
+    if (syz_failed()) return SYZ_ENOMEM;
+    return syz_fail(SYZ_ENOTFOUND,
+                    "%s holds no tokenizer: vocab.json with merges.txt (CLIP), tokenizer.json, spiece.model (T5) or "
+                    "vocab.txt (BERT)",
+                    folder->path);
 }
 
-/* The id of a token, or -1. */
-static int32_t find_id(const json_t *vocabulary, const char *token) {
-    const json_t *id = json_object_get(vocabulary, token);
-    return id ? (int32_t)json_integer_value(id) : -1;
-}
-
-static syz_status read_vocabulary(syz_tokenizer *tok, json_t *vocabulary, const char *folder) {
-    const char *name;
-    json_t *id;
-    json_object_foreach(vocabulary, name, id) {
-        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= MAX_ID)
-            return syz_fail(SYZ_EFORMAT, "%s/vocab.json: the id of \"%s\" is not an integer in 0..%d", folder, name,
-                            MAX_ID - 1);
-        if (json_integer_value(id) >= tok->size) tok->size = (int32_t)json_integer_value(id) + 1;
-    }
-    if (!(tok->token = syz_alloc((size_t)tok->size, sizeof *tok->token))) return SYZ_ENOMEM;
-    json_object_foreach(vocabulary, name, id) {
-        char **slot = &tok->token[json_integer_value(id)];
-        if (*slot)
-            return syz_fail(SYZ_EFORMAT, "%s/vocab.json: \"%s\" and \"%s\" have the same id", folder, *slot, name);
-        if (!(*slot = syz_strdup(name))) return SYZ_ENOMEM;
-    }
+/* open_clip looks for no added tokens, and for its marks by itself. */
+static syz_status read_as(syz_tokenizer *tok, const char *path, const char *reading) {
+    if (!reading) return SYZ_OK;
+    if (strcmp(reading, "open_clip") != 0)
+        return syz_fail(SYZ_EINVAL, "a tokenizer's text is read as \"open_clip\" or as its folder says, not as \"%s\"",
+                        reading);
+    if (tok->kind != &syz_kind_clip)
+        return syz_fail(SYZ_EFORMAT,
+                        "%s holds another tokenizer than CLIP's: its text cannot be read as open_clip does", path);
+    tok->kind = &syz_kind_open_clip;
+    syz_trie_free(&tok->raw);
+    syz_trie_free(&tok->normalized);
     return SYZ_OK;
 }
 
-static void map_bytes(syz_tokenizer *tok, const json_t *vocabulary) {
-    for (int byte = 0; byte < 256; byte++) {
-        int code = syz_byte_to_code(byte);
-        char word[8] = {0};
-        int n = 0;
-        if (code >= 0x80) word[n++] = (char)(0xc0 | code >> 6);
-        word[n++] = (char)(code >= 0x80 ? 0x80 | (code & 0x3f) : code);
-        tok->byte_id[0][byte] = find_id(vocabulary, word);
-        memcpy(word + n, "</w>", 5);
-        tok->byte_id[1][byte] = find_id(vocabulary, word);
-    }
-}
-
-/* One line "left right" of merges.txt; both parts and the whole must be tokens. */
-static syz_status add_merge(syz_tokenizer *tok, const json_t *vocabulary, char *line, int number, int32_t rank,
-                            const char *folder) {
-    char *gap = strchr(line, ' ');
-    if (!gap || gap == line || !gap[1] || strchr(gap + 1, ' '))
-        return syz_fail(SYZ_EFORMAT, "%s/merges.txt line %d: not two tokens with one space between", folder, number);
-    *gap = '\0';
-    syz_merge merge = {find_id(vocabulary, line), find_id(vocabulary, gap + 1), rank, -1};
-    if (merge.left < 0 || merge.right < 0)
-        return syz_fail(SYZ_EFORMAT, "%s/merges.txt line %d: \"%s\" is not in vocab.json", folder, number,
-                        merge.left < 0 ? line : gap + 1);
-    memmove(gap, gap + 1, strlen(gap + 1) + 1);
-    merge.id = find_id(vocabulary, line);
-    if (merge.id < 0)
-        return syz_fail(SYZ_EFORMAT, "%s/merges.txt line %d: the merged token \"%s\" is not in vocab.json", folder,
-                        number, line);
-    syz_merges_add(&tok->merges, merge);
-    return SYZ_OK;
-}
-
-static syz_status read_merges(syz_tokenizer *tok, const json_t *vocabulary, const char *folder) {
-    uint8_t *text;
-    size_t size, lines = 1;
-    char *path = syz_format("%s/merges.txt", folder);
-    syz_status status = path ? syz_file_read(&text, &size, path, MAX_FILE) : SYZ_ENOMEM;
-    free(path);
-    if (status != SYZ_OK) return status;
-    for (size_t i = 0; i < size; i++)
-        lines += text[i] == '\n';
-    status = syz_merges_init(&tok->merges, lines);
-    int32_t rank = 0;
-    int number = 1;
-    for (char *line = (char *)text, *end; status == SYZ_OK && *line; line = end, number++) {
-        end = line + strcspn(line, "\n");
-        if (*end) *end++ = '\0';
-        line[strcspn(line, "\r")] = '\0';
-        if (!*line || strncmp(line, "#version", 8) == 0) continue;
-        status = add_merge(tok, vocabulary, line, number, rank++, folder);
-    }
-    free(text);
-    return status;
-}
-
-/* Takes one special token from a configuration: "text", or {"content": "text", "normalized": ...}. */
-static syz_status read_special(syz_special *out, const json_t *config, const char *key, const char *folder) {
-    const json_t *value = json_object_get(config, key);
-    bool normalized = false;
-    if (json_is_object(value)) {
-        normalized = json_is_true(json_object_get(value, "normalized"));
-        value = json_object_get(value, "content");
-    }
-    if (!value || json_is_null(value)) return SYZ_OK;
-    if (!json_is_string(value) || json_string_length(value) == 0)
-        return syz_fail(SYZ_EFORMAT, "%s: %s is not a token's text", folder, key);
-    char *text = syz_strdup(json_string_value(value));
-    if (!text) return SYZ_ENOMEM;
-    free(out->text);
-    *out = (syz_special){text, 0, -1, normalized};
-    return SYZ_OK;
-}
-
-/* A newer configuration lists its added tokens by id, and their flags count there. */
-static void read_flags(syz_special *out, json_t *added) {
-    const char *id;
-    json_t *entry;
-    json_object_foreach(added, id, entry) {
-        const char *content = json_string_value(json_object_get(entry, "content"));
-        if (content && strcmp(content, out->text) == 0)
-            out->normalized = json_is_true(json_object_get(entry, "normalized"));
-    }
-}
-
-/* A token that is looked for in normalised text must itself be normalised. */
-static syz_status prepare(syz_special *s) {
-    s->n = strlen(s->text);
-    if (!s->normalized) return SYZ_OK;
-    char *normal;
-    SYZ_TRY(syz_text_normalize(&normal, &s->n, s->text, s->n));
-    free(s->text);
-    s->text = normal;
-    return SYZ_OK;
-}
-
-static syz_status resolve_specials(syz_tokenizer *tok, const json_t *config, const json_t *map,
-                                   const json_t *vocabulary, const char *folder) {
-    static const char *const keys[] = {"bos_token", "eos_token", "unk_token", "pad_token"};
-    json_t *added = json_object_get(config, "added_tokens_decoder");
-    for (int i = 0; i < SYZ_SPECIALS; i++) {
-        syz_special *s = &tok->special[i];
-        SYZ_TRY(read_special(s, config, keys[i], folder));
-        if (!added) SYZ_TRY(read_special(s, map, keys[i], folder));
-        if (!s->text && !(s->text = syz_strdup(i == SYZ_BOS ? "<|startoftext|>" : "<|endoftext|>"))) return SYZ_ENOMEM;
-        read_flags(s, added);
-        if ((s->id = find_id(vocabulary, s->text)) < 0)
-            return syz_fail(SYZ_EFORMAT, "%s/vocab.json lacks the %s \"%s\"", folder, keys[i], s->text);
-    }
-    for (int i = 0; i < SYZ_SPECIALS; i++) {
-        for (int j = i + 1; j < SYZ_SPECIALS; j++) /* where two name one token, the flags of the last count */
-            if (tok->special[j].id == tok->special[i].id) tok->special[i].normalized = tok->special[j].normalized;
-        SYZ_TRY(prepare(&tok->special[i]));
-    }
-    double length = json_number_value(json_object_get(config, "model_max_length"));
-    if (length >= 1 && length <= MAX_ID) tok->max_length = (int64_t)length;
-    return SYZ_OK;
-}
-
-static syz_status read_specials(syz_tokenizer *tok, const json_t *vocabulary, const char *folder) {
-    syz_status status;
-    json_t *config = read_object(&status, folder, "tokenizer_config.json", true), *map = NULL;
-    if (status == SYZ_OK) map = read_object(&status, folder, "special_tokens_map.json", true);
-    if (status == SYZ_OK) status = resolve_specials(tok, config, map, vocabulary, folder);
-    json_decref(config);
-    json_decref(map);
-    return status;
-}
-
-syz_status syz_tokenizer_open(syz_tokenizer **tokenizer, const char *folder) {
+syz_status syz_tokenizer_open_as(syz_tokenizer **tokenizer, const char *path, const char *reading) {
     *tokenizer = NULL;
-    syz_status status;
-    json_t *vocabulary = read_object(&status, folder, "vocab.json", false);
-    if (!vocabulary) return status;
-    syz_tokenizer *tok = syz_alloc(1, sizeof *tok);
-    status = tok ? read_vocabulary(tok, vocabulary, folder) : SYZ_ENOMEM;
-    if (status == SYZ_OK) {
-        map_bytes(tok, vocabulary);
-        status = read_merges(tok, vocabulary, folder);
-    }
-    if (status == SYZ_OK) status = read_specials(tok, vocabulary, folder);
-    json_decref(vocabulary);
+    syz_folder folder = {.tok = syz_alloc(1, sizeof *folder.tok), .path = path};
+    if (!folder.tok) return SYZ_ENOMEM;
+    folder.tok->special[SYZ_BOS] = -1;
+    syz_status status = syz_folder_object(&folder, "tokenizer_config.json", true, true, &folder.config);
+    if (status == SYZ_OK) status = syz_folder_object(&folder, "special_tokens_map.json", true, true, &folder.map);
+    if (status == SYZ_OK) status = syz_folder_object(&folder, "added_tokens.json", true, false, &folder.added);
+    if (status == SYZ_OK) status = read_vocabulary(&folder);
+    if (status == SYZ_OK && syz_failed()) status = SYZ_ENOMEM; /* a name that could not be made looks like no file */
+    if (status == SYZ_OK) status = syz_read_specials(&folder);
+    if (status == SYZ_OK) status = read_as(folder.tok, path, reading);
+    json_decref(folder.json);
+    json_decref(folder.config);
+    json_decref(folder.map);
+    json_decref(folder.added);
     if (status == SYZ_OK)
-        *tokenizer = tok;
+        *tokenizer = folder.tok;
     else
-        syz_tokenizer_free(tok);
+        syz_tokenizer_free(folder.tok);
     return status;
+}
+
+syz_status syz_tokenizer_open(syz_tokenizer **tokenizer, const char *path) {
+    return syz_tokenizer_open_as(tokenizer, path, NULL);
 }
 
 void syz_tokenizer_free(syz_tokenizer *tok) {
     if (!tok) return;
-    for (int32_t i = 0; tok->token && i < tok->size; i++)
+    for (int32_t i = 0; i < tok->size; i++)
         free(tok->token[i]);
     free(tok->token);
-    for (int i = 0; i < SYZ_SPECIALS; i++)
-        free(tok->special[i].text);
+    for (size_t i = 0; i < tok->added_n; i++)
+        free(tok->added[i].text);
+    free(tok->added);
+    syz_trie_free(&tok->vocabulary);
+    syz_trie_free(&tok->raw);
+    syz_trie_free(&tok->normalized);
     syz_merges_free(&tok->merges);
+    syz_unigram_free(&tok->unigram);
     free(tok);
 }

@@ -1,110 +1,106 @@
-/* CLIP's tokenizer: text to ids, ids to text. */
+/* Text to ids and ids to text, for every kind of tokenizer: added tokens first, the kind's own reading between them. */
 #include "text/tokenizer.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <utf8proc.h>
 
 #include "core/alloc.h"
 #include "core/error.h"
-#include "text/unicode.h"
+#include "text/buffer.h"
 
 #define MAX_TEXT ((size_t)16 << 20)
 
+/* ---- added tokens ------------------------------------------------------------------------------------------------ */
+
+/* A letter, mark, digit or connector, as in the \w of regular expressions. */
+static bool is_word(int32_t c) {
+    utf8proc_category_t category = c < 0 ? UTF8PROC_CATEGORY_CN : utf8proc_category(c);
+    return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NL) || category == UTF8PROC_CATEGORY_PC ||
+           c == 0x200c || c == 0x200d;
+}
+
+/* The character before `at`, and where it begins. */
+static int32_t previous(size_t *begin, const char *text, size_t at) {
+    size_t size;
+    *begin = at - 1;
+    while (*begin > 0 && (text[*begin] & 0xc0) == 0x80)
+        --*begin;
+    return syz_utf8_next(&size, text, *begin, at);
+}
+
+static bool stands_alone(const char *text, size_t begin, size_t end, size_t n) {
+    size_t ignored;
+    return !(begin > 0 && is_word(previous(&ignored, text, begin))) &&
+           !(end < n && is_word(syz_utf8_next(&ignored, text, end, n)));
+}
+
+/* An added token in a text, and what it covers there. */
+typedef struct {
+    const syz_added *token;
+    size_t begin, end;
+} match;
+
+/* The first added token from `from` on, the longest where several start together; without one, begin = end = n. */
+static match find_added(const syz_tokenizer *tok, const char *text, size_t from, size_t n, bool normalized) {
+    const syz_trie *trie = normalized ? &tok->normalized : &tok->raw;
+    size_t length, size, begin;
+    for (size_t at = from; at < n; at++) {
+        if (!trie->root[(unsigned char)text[at]]) continue;
+        int32_t index = syz_trie_longest(trie, 0, text + at, n - at, &length);
+        if (index < 0) continue;
+        match m = {&tok->added[index], at, at + length};
+        if (m.token->single_word && !stands_alone(text, m.begin, m.end, n)) {
+            at = m.end - 1;
+            continue;
+        }
+        while (m.token->strip_left && m.begin > from && syz_is_space(previous(&begin, text, m.begin)))
+            m.begin = begin;
+        while (m.token->strip_right && m.end < n && syz_is_space(syz_utf8_next(&size, text, m.end, n)))
+            m.end += size;
+        return m;
+    }
+    return (match){NULL, n, n};
+}
+
 /* ---- encoding ---------------------------------------------------------------------------------------------------- */
 
-typedef struct {
-    const syz_tokenizer *tok;
-    int64_t *ids;
-    size_t capacity, count;
-    bool stop_when_full; /* else go on counting */
-    syz_bpe bpe;
-    int32_t *piece; /* [piece_n] working space */
-    size_t piece_n;
-} encoder;
+static syz_status encode_raw(syz_encoder *e, const char *text, size_t n);
 
-static void emit(encoder *e, int32_t id) {
-    if (e->count < e->capacity) e->ids[e->count] = id;
-    e->count++;
-}
-
-static bool full(const encoder *e) {
-    return e->stop_when_full && e->count >= e->capacity;
-}
-
-static syz_status encode_piece(encoder *e, const char *text, size_t n) {
-    if (n > e->piece_n) {
-        free(e->piece);
-        e->piece_n = n < 256 ? 256 : n;
-        if (!(e->piece = syz_alloc(e->piece_n, sizeof *e->piece))) return SYZ_ENOMEM;
-    }
-    for (size_t i = 0; i < n; i++) {
-        int32_t id = e->tok->byte_id[i + 1 == n][(unsigned char)text[i]];
-        e->piece[i] = id < 0 ? e->tok->special[SYZ_UNK].id : id;
-    }
-    SYZ_TRY(syz_bpe_apply(&e->bpe, &e->tok->merges, e->piece, n, &n));
-    for (size_t i = 0; i < n; i++)
-        emit(e, e->piece[i]);
-    return SYZ_OK;
-}
-
-static syz_status encode_pieces(encoder *e, const char *text, size_t n) {
-    syz_text_scan scan = {.text = text, .n = n};
-    while (!full(e) && syz_text_piece(&scan))
-        SYZ_TRY(encode_piece(e, text + scan.start, scan.end - scan.start));
-    return SYZ_OK;
-}
-
-/* The first special token from `*at` on, the longest where several start together; `*at` moves to it, or to n. */
-static const syz_special *find_special(const syz_tokenizer *tok, const char *text, size_t n, bool normalized,
-                                       size_t *at) {
-    const syz_special *found = NULL;
-    for (; *at < n && !found; *at += !found) {
-        for (int i = 0; i < SYZ_SPECIALS; i++) {
-            const syz_special *s = &tok->special[i];
-            if (s->normalized == normalized && s->text[0] == text[*at] && s->n <= n - *at &&
-                memcmp(s->text, text + *at, s->n) == 0 && (!found || s->n > found->n))
-                found = s;
-        }
-    }
-    return found;
-}
-
-static syz_status encode_raw(encoder *e, const char *text, size_t n);
-
-/* Cuts the text at special tokens and encodes what lies between. */
-static syz_status encode_around(encoder *e, const char *text, size_t n, bool normalized) {
-    const syz_special *found;
-    for (size_t start = 0, at = 0; !full(e); start = at) {
-        found = find_special(e->tok, text, n, normalized, &at);
-        SYZ_TRY((normalized ? encode_pieces : encode_raw)(e, text + start, at - start));
-        if (!found || full(e)) break;
-        emit(e, found->id);
-        at += found->n;
+/* Cuts the text at added tokens and encodes what lies between. */
+static syz_status encode_around(syz_encoder *e, const char *text, size_t n, bool normalized) {
+    for (size_t start = 0; !syz_encoder_full(e);) {
+        match m = find_added(e->tok, text, start, n, normalized);
+        if (m.begin > start)
+            SYZ_TRY((normalized ? e->tok->kind->encode : encode_raw)(e, text + start, m.begin - start));
+        if (!m.token || syz_encoder_full(e)) break;
+        syz_encoder_emit(e, m.token->id);
+        start = m.end;
     }
     return SYZ_OK;
 }
 
-/* White space needs no normalising: pieces never contain it. */
-static syz_status encode_raw(encoder *e, const char *text, size_t n) {
-    char *normal;
-    SYZ_TRY(syz_text_normalize(&normal, &n, text, n));
-    syz_status status = encode_around(e, normal, n, true);
+static syz_status encode_raw(syz_encoder *e, const char *text, size_t n) {
+    char *normal = NULL;
+    syz_status status = e->tok->kind->normalize(e->tok, &normal, &n, text, n);
+    if (status == SYZ_OK) status = encode_around(e, normal, n, true);
     free(normal);
     return status;
 }
 
-static syz_status encode(encoder *e, const char *text) {
+static syz_status encode(syz_encoder *e, const char *text) {
     size_t n = strnlen(text, MAX_TEXT + 1);
     if (n > MAX_TEXT) return syz_fail(SYZ_EINVAL, "a text to tokenize is longer than %zu MiB", MAX_TEXT >> 20);
     syz_status status = encode_around(e, text, n, false);
     syz_bpe_free(&e->bpe);
     free(e->piece);
+    syz_lattice_free(&e->lattice);
     return status;
 }
 
 syz_status syz_tokenizer_encode(const syz_tokenizer *tok, const char *text, int64_t *ids, size_t capacity,
                                 size_t *count) {
-    encoder e = {.tok = tok, .ids = ids, .capacity = capacity};
+    syz_encoder e = {.tok = tok, .ids = ids, .capacity = capacity};
     syz_status status = encode(&e, text);
     *count = status == SYZ_OK ? e.count : 0;
     return status;
@@ -112,17 +108,19 @@ syz_status syz_tokenizer_encode(const syz_tokenizer *tok, const char *text, int6
 
 syz_status syz_tokenizer_encode_padded(const syz_tokenizer *tok, const char *text, int64_t pad, int64_t *ids,
                                        size_t length, size_t *used) {
-    if (length < 2) return syz_fail(SYZ_EINVAL, "token length %zu leaves no room for the two end marks", length);
+    size_t front = tok->special[SYZ_BOS] >= 0, frame = front + 1;
+    if (length < frame)
+        return syz_fail(SYZ_EINVAL, "token length %zu leaves no room for the end mark%s", length, front ? "s" : "");
     if (pad >= tok->size)
         return syz_fail(SYZ_EINVAL, "padding id %lld is not below the vocabulary's size %d", (long long)pad, tok->size);
-    encoder e = {.tok = tok, .ids = ids + 1, .capacity = length - 2, .stop_when_full = true};
+    syz_encoder e = {.tok = tok, .ids = ids + front, .capacity = length - frame, .stop_when_full = true};
     SYZ_TRY(encode(&e, text));
     size_t count = e.count < e.capacity ? e.count : e.capacity;
-    ids[0] = tok->special[SYZ_BOS].id;
-    ids[count + 1] = tok->special[SYZ_EOS].id;
-    for (size_t i = count + 2; i < length; i++)
-        ids[i] = pad < 0 ? tok->special[SYZ_PAD].id : pad;
-    if (used) *used = count + 2;
+    if (front) ids[0] = tok->special[SYZ_BOS];
+    ids[front + count] = tok->special[SYZ_EOS];
+    for (size_t i = count + frame; i < length; i++)
+        ids[i] = pad < 0 ? tok->special[SYZ_PAD] : pad;
+    if (used) *used = count + frame;
     return SYZ_OK;
 }
 
@@ -130,25 +128,10 @@ syz_status syz_tokenizer_encode_padded(const syz_tokenizer *tok, const char *tex
 
 static bool is_special(const syz_tokenizer *tok, int64_t id) {
     for (int i = 0; i < SYZ_SPECIALS; i++)
-        if (tok->special[i].id == id) return true;
+        if (tok->special[i] == id) return true;
+    for (size_t i = 0; i < tok->added_n; i++)
+        if (tok->added[i].id == id) return tok->added[i].special;
     return false;
-}
-
-/* Appends the bytes that a token spells, each "</w>" as one space. Room for strlen(token) bytes is enough. */
-static size_t spell(char *out, const char *token) {
-    size_t n = 0;
-    while (*token) {
-        unsigned char c = (unsigned char)*token;
-        if (strncmp(token, "</w>", 5) == 0) {
-            out[n++] = ' ';
-            break;
-        }
-        int code = c < 0x80 ? c : (c & 0x1f) << 6 | (token[1] & 0x3f);
-        int byte = c < 0x80 || (c >= 0xc0 && c < 0xe0) ? syz_code_to_byte(code) : -1;
-        out[n++] = (char)(byte < 0 ? c : byte);
-        token += byte < 0 || c < 0x80 ? 1 : 2;
-    }
-    return n;
 }
 
 char *syz_tokenizer_decode(const syz_tokenizer *tok, const int64_t *ids, size_t count) {
@@ -156,12 +139,12 @@ char *syz_tokenizer_decode(const syz_tokenizer *tok, const int64_t *ids, size_t 
     for (size_t i = 0; i < count; i++) {
         const char *token = syz_tokenizer_token(tok, ids[i]);
         if (!token) return syz_fail_null(SYZ_EINVAL, "token id %lld is not in the vocabulary", (long long)ids[i]);
-        room += strlen(token);
+        room += strlen(token) + 1;
     }
     char *text = syz_alloc(room, 1);
     if (!text) return NULL;
     for (size_t i = 0; i < count; i++)
-        if (!is_special(tok, ids[i])) n += spell(text + n, tok->token[ids[i]]);
+        if (!is_special(tok, ids[i])) n = tok->kind->spell(text, n, tok->token[ids[i]]);
     while (n > 0 && text[n - 1] == ' ')
         n--;
     text[n] = '\0';
@@ -181,6 +164,6 @@ int64_t syz_tokenizer_max_length(const syz_tokenizer *tok) {
 }
 
 syz_special_ids syz_tokenizer_specials(const syz_tokenizer *tok) {
-    return (syz_special_ids){tok->special[SYZ_BOS].id, tok->special[SYZ_EOS].id, tok->special[SYZ_PAD].id,
-                             tok->special[SYZ_UNK].id};
+    const int32_t *special = tok->special;
+    return (syz_special_ids){special[SYZ_BOS], special[SYZ_EOS], special[SYZ_PAD], special[SYZ_UNK]};
 }

@@ -6,22 +6,14 @@
 
 #include "core/alloc.h"
 #include "core/error.h"
+#include "text/buffer.h"
 
 /* Sorting a run of combining marks is quadratic in its length, and no writing system stacks more than a few. */
 #define MAX_MARKS 1024
 
 enum { SPACE, LETTER, NUMBER, OTHER };
 
-/* Decodes the character at `at`; `*size` is at least 1, so that a scan over bad bytes still ends. */
-static utf8proc_int32_t character(size_t *size, const char *text, size_t at, size_t n) {
-    utf8proc_int32_t c = -1;
-    utf8proc_ssize_t used = utf8proc_iterate((const utf8proc_uint8_t *)text + at, (utf8proc_ssize_t)(n - at), &c);
-    *size = used > 0 ? (size_t)used : 1;
-    return used > 0 ? c : -1;
-}
-
-/* One pass that refuses what the normaliser must not be given, and tells whether all is ASCII. */
-static syz_status check(bool *ascii, const char *text, size_t n) {
+syz_status syz_text_check(bool *ascii, const char *text, size_t n) {
     *ascii = true;
     size_t marks = 0, size;
     for (size_t at = 0; at < n; at += size) {
@@ -31,7 +23,7 @@ static syz_status check(bool *ascii, const char *text, size_t n) {
             continue;
         }
         *ascii = false;
-        utf8proc_int32_t c = character(&size, text, at, n);
+        utf8proc_int32_t c = syz_utf8_next(&size, text, at, n);
         if (c < 0) return syz_fail(SYZ_EINVAL, "text is not UTF-8 (byte 0x%02x at offset %zu)", text[at] & 0xff, at);
         marks = utf8proc_get_property(c)->combining_class ? marks + 1 : 0;
         if (marks > MAX_MARKS)
@@ -50,8 +42,7 @@ static syz_status lower_ascii(char **out, size_t *out_n, const char *text, size_
     return SYZ_OK;
 }
 
-/* Dotted capital I is the one letter whose lower case is two characters: i and a combining dot. */
-static size_t encode_lower(utf8proc_uint8_t *to, utf8proc_int32_t c) {
+size_t syz_text_lower(uint8_t *to, int32_t c) {
     if (c != 0x130) return (size_t)utf8proc_encode_char(utf8proc_tolower(c), to);
     memcpy(to, "i\xcc\x87", 3);
     return 3;
@@ -60,7 +51,7 @@ static size_t encode_lower(utf8proc_uint8_t *to, utf8proc_int32_t c) {
 syz_status syz_text_normalize(char **out, size_t *out_n, const char *text, size_t n) {
     bool ascii;
     *out = NULL;
-    SYZ_TRY(check(&ascii, text, n));
+    SYZ_TRY(syz_text_check(&ascii, text, n));
     if (ascii) return lower_ascii(out, out_n, text, n);
     utf8proc_uint8_t *composed = NULL;
     utf8proc_ssize_t length = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)n, &composed,
@@ -70,7 +61,7 @@ syz_status syz_text_normalize(char **out, size_t *out_n, const char *text, size_
     utf8proc_uint8_t *lower = syz_alloc((size_t)length * 2 + 1, 1);
     size_t used = 0, size;
     for (size_t at = 0; lower && at < (size_t)length; at += size)
-        used += encode_lower(lower + used, character(&size, (const char *)composed, at, (size_t)length));
+        used += syz_text_lower(lower + used, syz_utf8_next(&size, (const char *)composed, at, (size_t)length));
     free(composed);
     if (!lower) return SYZ_ENOMEM;
     *out = (char *)lower;
@@ -79,7 +70,7 @@ syz_status syz_text_normalize(char **out, size_t *out_n, const char *text, size_
 }
 
 static int classify(utf8proc_int32_t c) {
-    if ((c >= 0x09 && c <= 0x0d) || c == 0x85) return SPACE;
+    if (syz_is_space(c)) return SPACE;
     switch (utf8proc_category(c)) {
     case UTF8PROC_CATEGORY_LU:
     case UTF8PROC_CATEGORY_LL:
@@ -91,10 +82,6 @@ static int classify(utf8proc_int32_t c) {
     case UTF8PROC_CATEGORY_NL:
     case UTF8PROC_CATEGORY_NO:
         return NUMBER;
-    case UTF8PROC_CATEGORY_ZS:
-    case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP:
-        return SPACE;
     default:
         return OTHER;
     }
@@ -121,11 +108,18 @@ static size_t marker(const char *text, size_t n) {
     return 0;
 }
 
+/* open_clip's pattern ignores case, and so takes the one mark with a capital letter for a letter where it excludes
+ * letters, but not where it wants them: nothing matches it. */
+static int classify_in(const syz_text_scan *scan, size_t at, size_t *size) {
+    int32_t c = syz_utf8_next(size, scan->text, at, scan->n);
+    return scan->marks && c == 0x345 ? SPACE : classify(c);
+}
+
 bool syz_text_piece(syz_text_scan *scan) {
     const char *text = scan->text;
     size_t at = scan->end, size = 0, fixed;
     int class = SPACE;
-    while (at < scan->n && (class = classify(character(&size, text, at, scan->n))) == SPACE)
+    while (at < scan->n && (class = classify_in(scan, at, &size)) == SPACE)
         at += size;
     if (at >= scan->n) return false;
     scan->start = at;
@@ -133,10 +127,18 @@ bool syz_text_piece(syz_text_scan *scan) {
         scan->end = at + fixed;
         return true;
     }
-    if (text[at] == '<' && at >= scan->limit) scan->limit = at + marker(text + at, scan->n - at);
+    scan->mark = 0;
+    for (int i = 0; scan->marks && i < 2; i++) {
+        fixed = strlen(scan->marks[i]);
+        if (fixed > scan->n - at || memcmp(text + at, scan->marks[i], fixed) != 0) continue;
+        scan->mark = i + 1;
+        scan->end = at + fixed;
+        return true;
+    }
+    if (text[at] == '<' && !scan->marks && at >= scan->limit) scan->limit = at + marker(text + at, scan->n - at);
     size_t limit = at < scan->limit ? scan->limit : scan->n;
     for (at += size; class != NUMBER && at < limit; at += size)
-        if (classify(character(&size, text, at, scan->n)) != class) break;
+        if (classify_in(scan, at, &size) != class) break;
     scan->end = at;
     return true;
 }

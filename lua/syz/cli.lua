@@ -15,8 +15,8 @@ local cli = {}
 cli.ok, cli.failed, cli.misused, cli.resumable, cli.interrupted = 0, 1, 2, 75, 130
 
 -- Each is a file in cli/; the order is that of the overview.
-cli.commands = { "run", "console", "sample", "score", "eval", "words", "study", "inspect", "report", "doctor",
-                 "completion", "help", "version" }
+cli.commands = { "run", "console", "sample", "score", "eval", "embed", "words", "study", "merge", "inspect", "report",
+                 "doctor", "completion", "help", "version" }
 
 --- The declaration of a command.
 ---@param name string

@@ -4,6 +4,7 @@
 -- trains with random numbers of its seed, and is measured on the same prompts with noise that depends on the seed
 -- alone, so that two variants differ in nothing else. `rows.jsonl` gets a line per finished cell; a resumed comparison
 -- takes them from there and makes the rest. CPU-seconds are the process's, of the training steps alone.
+local average = require "syz.average"
 local core = require "syz.core"
 local data = require "syz.data"
 local disk = require "syz.disk"
@@ -12,6 +13,7 @@ local fields = require "syz.fields"
 local files = require "syz.files"
 local images = require "syz.images"
 local loop = require "syz.loop"
+local lora = require "syz.lora"
 local optim = require "syz.optim"
 local precision = require "syz.precision"
 local progress = require "syz.progress"
@@ -29,13 +31,13 @@ local SPEC = {
   title = "string", about = "string", pipeline = "table", reward = "table", prompts = "table", steps = "integer",
   batch = "integer", seeds = "table", optimizer = "table", precision = "string", eval = "table", columns = "table",
   variants = "table", claims = "table", curve = "table", conclude = "function", derive = "function",
-  publish = "string", name = "string",
+  publish = "string", name = "string", against = "string",
 }
 
 local VARIANT = {
   name = "string", method = "string|function", options = "table", reward = "table", prompts = "table", eval = "table",
   lr = "number", clip = "number", weight_decay = "number", steps = "integer", batch = "integer", every = "integer",
-  target = "table", budget = "number", colour = "integer",
+  target = "table", budget = "number", colour = "integer", lora = "table", ema = "number|table",
 }
 
 -- A variant's evaluation may see the same images with other eyes; it may not draw other images.
@@ -53,6 +55,7 @@ local function check_variants(list)
     if not variant.name then error(owner .. " needs the field name", 3) end
     if taken[variant.name] then error(("syz.compare: two variants are named %q"):format(variant.name), 3) end
     taken[variant.name] = true
+    if variant.ema then average.read(variant.ema, owner, 3) end
     if variant.eval then fields.check(owner .. ", eval", variant.eval, EYES, 3) end
     if type(variant.method) == "string" then
       local methods = require("syz").methods
@@ -107,11 +110,13 @@ end
 ---  seeds: list of integers; eval: the fields of syz.eval; columns: { "metric", "label", digits =, at = };
 ---  variants: list of { name, method = "srpo" or function(seed, pipeline, reward) -> method, options = its fields,
 ---    reward, prompts, lr, clip, weight_decay, steps, batch, eval = other eyes on the same images,
+---    lora = fields of pipe:lora, drawn anew for every seed, ema = as of syz.train,
 ---    every = steps between evaluations, target = { metric = value } that ends it, budget = CPU-seconds that end it };
 ---    one without a method is the model as it was;
 ---  derive(before, after) -> { metric = number }: what the table, claims and figure may use beside the measured ones;
----  claims: list of { "text", "A", ">" | "<" | "~", "B", "metric", margin }; curve = { x =, y = } draws what `every`
----  measured; conclude(rows) -> a paragraph; publish: a folder for the table, the figure and the picture, "" for none
+---  claims: list of { "text", "A", ">" | "<" | "~", "B", "metric", margin }, `against`: where they come from ("the
+---  paper"); curve = { x =, y = } draws what `every` measured; conclude(rows) -> a paragraph; publish: a folder for the
+---  table, the figure and the picture, "" for none
 ---@return syz.Comparison
 function M.experiment(spec)
   fields.check("syz.compare", spec, SPEC)
@@ -127,8 +132,14 @@ function M.experiment(spec)
   check_claims(spec.claims or {}, check_variants(spec.variants))
   local self = setmetatable({}, Comparison)
   for key, value in pairs(spec) do self[key] = value end
-  self.batch, self.precision = spec.batch or 16, spec.precision or "f32"
+  self.batch, self.precision, self.against = spec.batch or 16, spec.precision or "f32", spec.against or "the paper"
   self.schedule, self.came_with = spec.pipeline.schedule, settings_of(spec.pipeline)
+  self.came_with_adapter = spec.pipeline.adapter
+  for _, variant in ipairs(spec.variants) do
+    if variant.lora and spec.pipeline.adapter then
+      error(("syz.compare, variant %s: the pipeline has LoRA adapters already"):format(variant.name), 2)
+    end
+  end
   for _, variant in ipairs(spec.variants) do self:check(variant, spec.seeds[1], 2) end
   return self
 end
@@ -161,11 +172,32 @@ local function storable(values)
   return kept
 end
 
+-- Whether some variant trains the transformer itself.
+function Comparison:trains_whole()
+  for _, variant in ipairs(self.variants) do
+    if variant.method and not variant.lora and not self.came_with_adapter then return true end
+  end
+  return false
+end
+
 function Comparison:snapshot()
-  local model = self.pipeline.transformer
+  if self:trains_whole() then loop.to_f32 { transformer = self.pipeline.transformer } end
   self.start = {}
-  for _, name in ipairs(model:names()) do self.start[name] = model:param(name):copy():keep() end
-  self.start_hash = M.hash(model)
+  for i, module in ipairs(self:parts()) do
+    self.start[i] = {}
+    for _, name in ipairs(module:names()) do self.start[i][name] = module:param(name):copy():keep() end
+  end
+  self.start_hash = self:hash()
+end
+
+-- What a cell may change: the transformer, and the adapters that the pipeline came with.
+function Comparison:parts()
+  return { self.pipeline.transformer, self.came_with_adapter }
+end
+
+function Comparison:hash()
+  local hash = M.hash(self.pipeline.transformer)
+  return self.came_with_adapter and core.sha256(hash .. M.hash(self.came_with_adapter)) or hash
 end
 
 --- One hash of all parameters of a model.
@@ -180,17 +212,33 @@ end
 --- Give the transformer the weights that every cell starts from, and the pipeline what came with it.
 function Comparison:rewind()
   local pipe = self.pipeline
-  local model = pipe.transformer
-  for name, value in pairs(self.start) do model:param(name):assign(value) end
+  if pipe.adapter ~= self.came_with_adapter then -- those of the cell before
+    pipe.adapter:remove()
+    pipe.adapter = nil
+  end
+  for i, module in ipairs(self:parts()) do
+    for name, value in pairs(self.start[i]) do module:param(name):assign(value) end
+  end
   set(pipe, self.came_with)
   collectgarbage() -- the optimizer of the cell before
-  local hash = M.hash(model)
+  local hash = self:hash()
   if hash ~= self.start_hash then error("syz.compare: the weights could not be put back", 0) end
   return hash
 end
 
 --- The method of a cell.
 function Comparison:method(variant, seed)
+  if variant.lora then
+    local options = { seed = seed }
+    for key, value in pairs(variant.lora) do options[key] = value end
+    self.pipeline:lora(options)
+  end
+  local method = self:declared(variant, seed)
+  lora.redirect(method)
+  return method
+end
+
+function Comparison:declared(variant, seed)
   local reward = variant.reward or self.reward
   if type(variant.method) == "function" then return variant.method(seed, self.pipeline, reward) end
   local options = { pipeline = self.pipeline, reward = reward }
@@ -224,15 +272,19 @@ local function reached(target, values)
   return true
 end
 
--- Train one cell. Returns its last step, the CPU-seconds of its steps, and what was measured on the way.
+-- Train one cell. Returns its last step, the CPU-seconds of its steps, what was measured on the way, and the MiB that
+-- it needed at its peak beyond what was there before: the pipeline and the copy that cells start from.
 function Comparison:train(run, variant, seed, label, path)
+  core.memory_reset_peak()
+  local before = core.memory().live
   local method, prompts = self:method(variant, seed), variant.prompts or self.prompts
   local size, steps = variant.batch or self.batch, variant.steps or self.steps
   local batches, check = data.epochs(#prompts, size, seed), self:check(variant, seed)
   local spent, since, curve, hit = 0, nil, {}, nil
-  for _, module in pairs(method.modules) do module:requires_grad(true) end
+  loop.trainable(method.modules)
   local last = loop.run(cell_run(run, path), {
     label = label, steps = steps, seed = seed, modules = method.modules, precision = self.precision,
+    ema = variant.ema,
     open_ended = variant.budget ~= nil, -- its time ends it, not its steps
     optimizer = optim.adamw(settings.optimizer(self, variant)),
     step = function(step, generator, update)
@@ -256,7 +308,7 @@ function Comparison:train(run, variant, seed, label, path)
       return over or hit ~= nil
     end,
   })
-  return last, spent, curve, hit
+  return last, spent, curve, hit, (core.memory().peak - before) / 2 ^ 20
 end
 
 function Comparison:measure(check, batch)
@@ -296,14 +348,16 @@ function Comparison:cell(run, variant, seed, label)
   local row = { variant = variant.name, seed = seed, fingerprint = settings.fingerprint(self, variant),
                 start = self:rewind(), steps = 0, cpu_seconds = 0 }
   row.before = self:before(run, variant, seed)
-  files.remove_file(run.folder .. "/" .. name .. ".jsonl")
+  local path = run.folder .. "/" .. name
+  files.remove_file(path .. ".jsonl")
   if not variant.method then
     row.after, row.picture = storable(row.before), ("cells/before-%d.png"):format(seed)
   else
-    local ok, last, spent, curve, hit = pcall(self.train, self, run, variant, seed, label, run.folder .. "/" .. name)
+    local ok, last, spent, curve, hit, memory = pcall(self.train, self, run, variant, seed, label, path)
     if ok then
       local values, grid = self:as_it_came(function() return self:check(variant, seed):run() end)
       row.steps, row.cpu_seconds, row.after, row.picture = last, spent, storable(values), name .. ".png"
+      row.memory = memory
       row.curve, row.reached = #curve > 0 and core.array(curve) or nil, hit
       self:picture(run, grid, row.picture)
       grid:free()

@@ -58,7 +58,7 @@ function M.render(results, comparison, run, rows, figure)
     items[i] = ("<li><b>%s</b>: %s. <span class=\"soft\">%s</span></li>"):format(escape(v[1]), escape(v[2]),
       escape(v[3]))
   end
-  if #items > 0 then add("<h2>Against the paper</h2><ul>%s</ul>", table.concat(items)) end
+  if #items > 0 then add("<h2>Against %s</h2><ul>%s</ul>", escape(comparison.against), table.concat(items)) end
   if comparison.conclude then add("<p>%s</p>", escape(comparison.conclude(rows, tables))) end
   add('<div style="overflow-x:auto;margin-top:24px">%s</div>', figure)
   add('<h2>Images of seed %d, same noise in each column</h2><p class="soft">%s</p>%s', comparison.seeds[1],

@@ -169,7 +169,7 @@ local function markdown(comparison, run, rows, names, shown)
   out[#out + 1] = tables.markdown(head, body)
   out[#out + 1] = M.spread(comparison) .. ".\n"
   local verdicts = M.verdicts(comparison, rows)
-  if #verdicts > 0 then out[#out + 1] = "## Against the paper\n" end
+  if #verdicts > 0 then out[#out + 1] = ("## Against %s\n"):format(comparison.against) end
   for _, v in ipairs(verdicts) do out[#out + 1] = ("- **%s**: %s. (%s)"):format(v[1], v[2], v[3]) end
   if #verdicts > 0 then out[#out + 1] = "" end
   if comparison.conclude then out[#out + 1] = comparison.conclude(rows, tables) .. "\n" end

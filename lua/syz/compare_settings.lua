@@ -1,6 +1,7 @@
 --- What a cell of a comparison was made with: its settings as a line for people, and as a fingerprint that tells a
 --- resumed comparison whether a finished cell still is what the recipe asks for.
 local core = require "syz.core"
+local identity = require "syz.identity"
 local text = require "syz.text"
 
 local M = {}
@@ -72,7 +73,7 @@ function M.list(comparison, variant)
     table.sort(names)
     for _, name in ipairs(names) do out[#out + 1] = { name, show(group[name], 1) } end
   end
-  for _, name in ipairs { "every", "target", "budget" } do
+  for _, name in ipairs { "lora", "ema", "every", "target", "budget" } do
     if variant[name] then out[#out + 1] = { name, show(variant[name], 1) } end
   end
   return out
@@ -95,6 +96,7 @@ function M.fingerprint(comparison, variant)
     M.line(comparison, variant), comparison.precision, show(variant.prompts or comparison.prompts, 1),
     show(comparison.eval, 1), show(variant.eval or {}, 1), show(comparison.schedule, 1),
     variant.reward and show(variant.reward, 1) or "",
+    variant.lora and variant.lora.load and identity.of(variant.lora.load) or "",
   }, "\n")):sub(1, 16)
 end
 

@@ -20,7 +20,7 @@ function M.statistics(list)
   return mean, math.sqrt(squares / (n - 1) / n)
 end
 
---- A metric of one cell: one of the row's own numbers (steps, cpu_seconds), or of its evaluation `at` the start
+--- A metric of one cell: one of the row's own numbers (steps, cpu_seconds, memory), or of its evaluation `at` the start
 --- ("before"), the end ("after", the default), or their difference ("change").
 ---@param row table
 ---@param metric string

@@ -31,7 +31,7 @@ function M.experiment(spec)
 end
 
 function Experiment:execute(run)
-  for _, module in pairs(self.modules) do module:requires_grad(true) end
+  loop.trainable(self.modules)
   loop.run(run, {
     label = self.label or "fit", steps = self.steps, seed = self.seed or 42, modules = self.modules, order = self.order,
     optimizer = self.optimizer, precision = self.precision, checkpoint_every = self.checkpoint_every,

@@ -29,7 +29,7 @@ local function file_sum(path)
   return ("%d %s"):format(size, size > WHOLE and sample_file(path, size) or assert(core.file.sha256(path)))
 end
 
-local decisive = { safetensors = true, json = true, txt = true }
+local decisive = { safetensors = true, bin = true, json = true, txt = true, model = true }
 
 local function folder_lines(folder, prefix, lines)
   for _, name in ipairs(assert(core.file.list(folder))) do
@@ -52,7 +52,7 @@ function identity.of(path)
 end
 
 --- Remember that the recipe being loaded reads this.
----@param role "pipeline"|"reward"|"judge"|"prompts"
+---@param role "pipeline"|"embeddings"|"reward"|"judge"|"prompts"
 ---@param path string
 function identity.note(role, path)
   seen[#seen + 1] = { role = role, path = path }

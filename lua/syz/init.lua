@@ -21,6 +21,7 @@ local syz = {
   -- building blocks
   model = core.model, tokenizer = core.tokenizer, data = data, prompts = data.prompts, nn = nn, optim = optim,
   adamw = optim.adamw, sampler = require "syz.sampler", loss = require "syz.loss", rank = require "syz.rank",
+  lora = require "syz.lora",
   -- experiments
   options = recipe.options, train = require("syz.trainer").experiment, fit = require("syz.fit").experiment,
   eval = require "syz.eval", words = require "syz.words", preferences = require "syz.preferences",
@@ -30,6 +31,9 @@ local syz = {
 local clip = require "syz.rewards.clip"
 syz.reward = { clip = clip.load, normalize = clip.normalize, mix = require("syz.rewards.mix").new,
   relative = require("syz.rewards.relative").new }
+for _, name in ipairs { "hps", "pickscore", "clip_score", "aesthetic", "image_reward" } do
+  syz.reward[name] = require("syz.rewards." .. name).load
+end
 syz.reward_mix = syz.reward.mix
 
 syz.methods = {}

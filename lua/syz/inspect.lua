@@ -3,6 +3,7 @@
 local core = require "syz.core"
 local checkpoint = require "syz.checkpoint"
 local files = require "syz.files"
+local message = require "syz.message"
 local run = require "syz.run"
 local text = require "syz.text"
 
@@ -36,19 +37,54 @@ local function sum(tensors)
   return parameters, bytes, table.concat(names, ", ")
 end
 
+-- "rank 16, 494 layers" of LoRA adapters; nil for other weights.
+local function adapters(tensors)
+  local ranks, layers = {}, 0
+  for _, tensor in ipairs(tensors) do
+    if tensor.name:match("%.lora_A%.") and #tensor.shape >= 2 then
+      ranks[tensor.shape[1]] = true
+      layers = layers + 1
+    end
+  end
+  if layers == 0 then return nil end
+  local list = {}
+  for rank in pairs(ranks) do list[#list + 1] = rank end
+  table.sort(list)
+  return ("rank %s, %s"):format(table.concat(list, ", "), layers == 1 and "1 layer" or layers .. " layers")
+end
+
+local config_rows -- below
+
+-- The layout of another library, and what configuration it tells.
+local function describe_layout(path, tensors, rows, sections)
+  local lora = adapters(tensors)
+  if lora then rows[#rows + 1] = { "LoRA", lora } end
+  local layout, class, config, reason = core.safetensors.layout(path)
+  if not layout then return end
+  rows[#rows + 1] = { "layout", layout }
+  rows[#rows + 1] = { "class", class }
+  if config then
+    sections[#sections + 1] = { title = "Configuration, as the weights tell", rows = config_rows(config) }
+  else
+    rows[#rows + 1] = { "configuration", (reason:gsub("^" .. path:gsub("%p", "%%%0") .. ": ", "")) }
+  end
+end
+
 local function weights(path)
   local tensors, metadata = core.safetensors.header(path)
   local parameters, bytes, dtypes = sum(tensors)
-  local sections = { { rows = { { "parameters", text.count(parameters) }, { "tensors", text.count(#tensors) },
-                                { "dtypes", dtypes }, { "size", text.bytes(bytes) } } } }
-  local rows = {}
+  local rows = { { "parameters", text.count(parameters) }, { "tensors", text.count(#tensors) },
+                 { "dtypes", dtypes }, { "size", text.bytes(bytes) } }
+  local sections = { { rows = rows } }
+  describe_layout(path, tensors, rows, sections)
+  rows = {}
   for key, value in pairs(metadata or {}) do rows[#rows + 1] = { key, text.clip(tostring(value), 100) } end
   table.sort(rows, function(a, b) return a[1] < b[1] end)
   if #rows > 0 then sections[#sections + 1] = { title = "Metadata", rows = rows } end
   rows = {}
   for i, tensor in ipairs(tensors) do rows[i] = { tensor.name, tensor.dtype, shape_text(tensor.shape) } end
   sections[#sections + 1] = { title = "Tensors", rows = rows }
-  return { kind = "safetensors", sections = sections }
+  return { kind = path:match("%.safetensors$") and "safetensors" or "PyTorch weights", sections = sections }
 end
 
 local function picture(path)
@@ -77,16 +113,20 @@ local function shard(path)
   return { kind = "WebDataset shard", sections = { { rows = rows }, { title = "Files", rows = parts } } }
 end
 
--- All weight headers of a folder, one after the other; of sharded weights what their index lists.
+-- All weight headers of a folder, one after the other; of sharded weights what their index lists. PyTorch's .bin files
+-- count where there are no safetensors.
 local function folder_weights(folder)
   local all, names = {}, assert(core.file.list(folder))
-  for _, name in ipairs(names) do
-    if name:match("%.safetensors%.index%.json$") then return (core.safetensors.header(folder .. "/" .. name)) end
-  end
-  for _, name in ipairs(names) do
-    if name:match("%.safetensors$") then
-      for _, tensor in ipairs((core.safetensors.header(folder .. "/" .. name))) do all[#all + 1] = tensor end
+  for _, ending in ipairs { "%.safetensors", "pytorch_model%.bin" } do
+    for _, name in ipairs(names) do
+      if name:match(ending .. "%.index%.json$") then return (core.safetensors.header(folder .. "/" .. name)) end
     end
+    for _, name in ipairs(names) do
+      if name:match(ending .. "$") then
+        for _, tensor in ipairs((core.safetensors.header(folder .. "/" .. name))) do all[#all + 1] = tensor end
+      end
+    end
+    if #all > 0 then break end
   end
   return all
 end
@@ -97,7 +137,7 @@ local function class_of(config)
   return type(config.model_type) == "string" and config.model_type or nil
 end
 
-local function config_rows(config)
+function config_rows(config)
   local rows = {}
   for key, value in pairs(config) do
     if type(value) == "table" then value = core.json.encode(value) end
@@ -107,11 +147,22 @@ local function config_rows(config)
   return rows
 end
 
+-- Why the weights are not those of the configuration; nil when they are, or when the class is not known here.
+local function misfit(folder, config)
+  local known, declared = pcall(core.model.create, config)
+  if not known then return nil end
+  local ok, reason = pcall(declared.check, declared, folder)
+  return not ok and message.of(reason) or nil
+end
+
 local function model(folder, config)
   local parameters, bytes, dtypes = sum(folder_weights(folder))
   local rows = { { "class", class_of(config) or "?" }, { "parameters", text.count(parameters) },
                  { "dtypes", dtypes }, { "size", text.bytes(bytes) } }
-  return { kind = "model", sections = { { rows = rows }, { title = "Configuration", rows = config_rows(config) } } }
+  local sections = { { rows = rows }, { title = "Configuration", rows = config_rows(config) } }
+  local wrong = misfit(folder, config)
+  if wrong then sections[3] = { title = "Broken", rows = { { "weights", wrong } } } end
+  return { kind = "model", sections = sections, broken = wrong ~= nil }
 end
 
 -- What is wrong with a pipeline, part by part: folders that its index lists and that are not there, torn JSON.
@@ -124,7 +175,8 @@ local function problems_of(folder, index)
         found[#found + 1] = { name, "is not there (model_index.json lists it)" }
       elseif core.file.exists(path .. "/config.json") then
         local config, reason = files.read_json(path .. "/config.json")
-        if not config then found[#found + 1] = { name, reason } end
+        reason = reason or misfit(path, config)
+        if reason then found[#found + 1] = { name, reason } end
       end
     end
   end
@@ -205,10 +257,13 @@ local function folder_of_any_kind(path)
     if not index then return nil, reason end
     return model(path, index)
   end
+  local lora = path .. "/pytorch_lora_weights.safetensors"
+  if core.file.exists(lora) then return weights(lora) end
   return nil, path .. ": neither a run nor a model nor a pipeline (no run.json, config.json or model_index.json)"
 end
 
-local by_extension = { safetensors = weights, png = picture, jpg = picture, jpeg = picture, tar = shard }
+local by_extension = { safetensors = weights, pt = weights, pth = weights, bin = weights, ckpt = weights,
+                       png = picture, jpg = picture, jpeg = picture, tar = shard }
 
 --- Describe a file or folder.
 ---@param path string
@@ -220,7 +275,9 @@ function inspect.path(path)
   if not kind then return nil, path .. ": no such file or folder" end
   if kind == "folder" then return folder_of_any_kind(path) end
   local read = by_extension[(path:match("%.([^./]+)$") or ""):lower()]
-  if not read then return nil, path .. ": inspect knows .safetensors, .png, .jpg, .tar, and folders" end
+  if not read then
+    return nil, path .. ": inspect knows .safetensors, .pt, .pth, .bin, .ckpt, .png, .jpg, .tar, and folders"
+  end
   return read(path)
 end
 

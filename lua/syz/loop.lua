@@ -2,19 +2,35 @@
 --
 -- Every random number of step i comes from core.generator(seed, i), so that the state of a run is its weights, its
 -- optimizer and its step count: a resumed run draws what the uninterrupted one would have drawn.
+local average = require "syz.average"
 local core = require "syz.core"
 local files = require "syz.files"
 local progress = require "syz.progress"
+local text = require "syz.text"
 
 local M = {}
 
 local MAX_BAD_STEPS = 5
 
+local function swap_back(spec, ...)
+  spec.average:swap()
+  return ...
+end
+
+-- What pcall(f) returns, called while the parameters hold their average, where there is one.
+local function averaged(spec, f)
+  if not spec.average then return pcall(f) end
+  spec.average:swap()
+  return swap_back(spec, pcall(f))
+end
+
 -- `pending`: what follows the step (an evaluation, as a rule) was not done; a resumed run begins with it.
 local function save_state(folder, spec, step, extra, pending)
-  for name, module in pairs(spec.modules) do
-    module:save(folder .. "/" .. name)
-  end
+  if spec.average then spec.average:save(folder) end
+  local ok, raised = averaged(spec, function()
+    for name, module in pairs(spec.modules) do module:save(folder .. "/" .. name) end
+  end)
+  if not ok then error(raised, 0) end
   local tensors, count = spec.optimizer:state()
   core.safetensors.write(folder .. "/optimizer.safetensors", tensors, { count = tostring(count) })
   core.file.write(folder .. "/state.json", core.json.encode({ step = step, updates = count, extra = extra,
@@ -40,14 +56,47 @@ function M.restore(folder, modules)
   end
 end
 
+-- Weights that were loaded as they are stored, and what f32 takes instead.
+local function announce(name, module)
+  local count = 0
+  for _, parameter in ipairs(module:parameters()) do
+    if parameter:dtype() ~= "f32" then count = count + parameter:numel() end
+  end
+  if count > 0 then
+    progress.note(("%s: %s parameters become f32 to be trained and take %s; gradients and AdamW take three times that "
+      .. "besides"):format(name, text.count(count), text.bytes(4 * count)), "yellow")
+  end
+end
+
+--- Give modules f32 values of their own, in place of those that lie in a file as they are stored.
+---@param modules table<string, table>
+function M.to_f32(modules)
+  for name, module in pairs(modules) do
+    if type(module) ~= "table" then -- a network of the engine; Lua's own are f32 from the start
+      announce(name, module)
+      module:to_f32()
+    end
+  end
+end
+
+--- Make modules ready to be trained: their parameters are f32 and collect gradients.
+---@param modules table<string, table>
+function M.trainable(modules)
+  M.to_f32(modules)
+  for _, module in pairs(modules) do module:requires_grad(true) end
+end
+
 --- What a checkpoint's state.json says: { step, updates, extra = what the experiment added }.
 ---@param folder string
 function M.state(folder)
   return files.need_json(folder .. "/state.json")
 end
 
-local function load_state(folder, spec)
+-- What training goes on with: the average, if there is one, starts at the model that the checkpoint holds.
+local function load_state(folder, spec, parameters)
   M.restore(folder, spec.modules)
+  if spec.ema then spec.average = average.new(parameters, spec.ema) end
+  average.restore(folder, parameters)
   local state = M.state(folder)
   core.scope(function()
     spec.optimizer:load_state(core.safetensors.read(folder .. "/optimizer.safetensors"), state.updates)
@@ -62,7 +111,7 @@ local function follow(run, spec, step, stats)
   local leaving = run:stopping()
   if leaving then return nil, nil, leaving end
   local mark = run:mark()
-  local ok, stop, best = pcall(function()
+  local ok, stop, best = averaged(spec, function()
     core.defer_interrupt(false)
     return spec.after(step, stats)
   end)
@@ -97,6 +146,7 @@ local function apply(spec, step, run, loss, bad)
     local finite
     norm, rate, finite = spec.optimizer:update(step, spec.steps)
     what = not finite and "gradient" or nil
+    if finite and spec.average then spec.average:update(spec.optimizer.adamw:count()) end
   end
   if what then
     run:warn(("step %d: the %s is not finite; the update was skipped (%d in a row)"):format(step, what, bad + 1))
@@ -127,7 +177,8 @@ end
 ---  checkpoint_every: integer|nil, label: string|nil, precision: "f32"|"bf16"|nil, log_every: integer|nil,
 ---  open_ended: boolean|nil, checkpoint_start: boolean|nil,
 ---  after: nil|fun(step: integer, stats: table): boolean|nil, boolean|nil,
----  state: nil|fun(): table, load_state: nil|fun(extra: table) }
+---  state: nil|fun(): table, load_state: nil|fun(extra: table), ema: number|table|nil }
+---  `ema` averages what is trained (lua/syz/average.lua): `after`, checkpoints and the end of the run see the average
 ---  `step` runs the backward pass itself and returns a table of numbers with `loss`; `after` may return true to stop,
 ---  and a second true to pin this step's checkpoint; `checkpoint_start` pins one of the state before the first step.
 ---  `update` applies what `step` has accumulated so far, for methods that make several updates of one rollout; the last
@@ -145,10 +196,12 @@ function M.run(run, spec)
   local first, folder, pending = 1, run:latest(), nil
   if folder then
     local done, extra
-    done, extra, pending = load_state(folder, spec)
+    done, extra, pending = load_state(folder, spec, parameters)
     if spec.load_state then spec.load_state(extra) end
     first = done + 1
     spec.resumed = true
+  elseif spec.ema then
+    spec.average = average.new(parameters, spec.ema)
   end
   local function checkpoint(step, best, state, unfollowed)
     state = state or spec.state and spec.state()
@@ -182,6 +235,7 @@ function M.run(run, spec)
     if conclude(step, stats, due) then break end
   end
   bar:done()
+  if spec.average then spec.average:swap() end -- for good: the average is what was trained
   core.defer_interrupt(false)
   return last
 end

@@ -62,6 +62,11 @@ function Optimizer:zero_grad()
   self.adamw:zero_grad()
 end
 
+--- Multiply the accumulated gradients: by 1/n, after n parts of a batch.
+function Optimizer:scale(factor)
+  self.adamw:scale(factor)
+end
+
 --- Clip and apply the accumulated gradients. Returns the gradient norm and the learning rate used; a norm that is not
 --- finite changes nothing.
 ---@param step integer

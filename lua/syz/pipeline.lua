@@ -1,14 +1,17 @@
---- A text-to-image pipeline from a folder in the diffusers layout: transformer, vae, text encoder, tokenizer.
---- The embedded emoji pipeline and FLUX.1 take the same path.
+--- A text-to-image pipeline from a folder in the diffusers layout: transformer, vae, text encoders, tokenizers.
+--- The embedded emoji pipeline, with one text encoder, and FLUX.1, with two, take the same path.
 local core = require "syz.core"
 local data = require "syz.data"
+local embeddings = require "syz.embeddings"
 local fields = require "syz.fields"
-local files = require "syz.files"
 local identity = require "syz.identity"
-local precision = require "syz.precision"
+local lora = require "syz.lora"
+local pipeline_folder = require "syz.pipeline_folder"
+local pipeline_text = require "syz.pipeline_text"
 local sampler = require "syz.sampler"
 local schedule = require "syz.schedule"
-local text_reader = require "syz.texts"
+local scheduler = require "syz.scheduler"
+local tiling = require "syz.tiling"
 
 ---@class syz.Pipeline
 local Pipeline = {}
@@ -38,7 +41,8 @@ local function position_ids(h, w, text_length)
   return core.tensor(ids):keep(), core.zeros({ text_length, 3 }):keep()
 end
 
---- Set the image size in pixels; both sides must be multiples of 2 * the VAE's factor.
+--- Set the image size in pixels; both sides must be multiples of 2 * the VAE's factor. A schedule that the folder's
+--- scheduler gave is made anew where its shift depends on the size.
 function Pipeline:resize(height, width)
   local unit = 2 * self.vae_factor
   if height % unit ~= 0 or width % unit ~= 0 then
@@ -47,34 +51,17 @@ function Pipeline:resize(height, width)
   self.height, self.width = height, width
   self.h, self.w = height / self.vae_factor, width / self.vae_factor
   self.image_ids, self.text_ids = position_ids(self.h, self.w, self.text_length)
+  if self.scheduler and self.schedule == self.own_schedule then
+    local shift = scheduler.shift(self.scheduler, self.h * self.w / 4)
+    self.schedule = schedule.flow { steps = self.steps, shift = shift }
+    self.own_schedule = self.schedule
+  end
 end
 
 --- Text features of a list of prompts, cached by text: { hidden = [B,S,J], pooled = [B,P], prompts = list }.
 ---@param prompts string[]
 function Pipeline:condition(prompts)
-  local missing, seen = {}, {}
-  for _, text in ipairs(prompts) do
-    if not self.cache[text] and not seen[text] then
-      missing[#missing + 1], seen[text] = text, true
-    end
-  end
-  if #missing > 0 then self:encode_text(missing) end
-  local hidden, pooled = {}, {}
-  for i, text in ipairs(prompts) do
-    hidden[i], pooled[i] = self.cache[text].hidden, self.cache[text].pooled
-  end
-  return { hidden = data.stack(hidden), pooled = data.stack(pooled), prompts = prompts }
-end
-
--- One text at a time: a matrix product's rounding may depend on the batch, and a resumed run must see the same features
--- as one that met its prompts in another company.
-function Pipeline:encode_text(texts)
-  for _, text in ipairs(texts) do
-    precision.exact(core.no_grad, core.scope, function()
-      local hidden, pooled = self.text_encoder:forward((self.tokenizer:batch({ text }, self.text_length)))
-      self.cache[text] = { hidden = hidden:keep(), pooled = pooled:keep() }
-    end)
-  end
+  return pipeline_text.condition(self, prompts)
 end
 
 --- The model's velocity at noise level `t` (a number, or a tensor {B}). Gradients flow to the transformer when enabled.
@@ -106,12 +93,12 @@ end
 --- Packed latents to images [B,H,W,3] in [0, 1].
 function Pipeline:decode(x)
   local z = unpack_tokens(x, self.h, self.w) / self.scaling_factor + self.shift_factor
-  return (self.vae:decode(z) * 0.5 + 0.5):clamp(0, 1)
+  return (tiling.decode(self.vae, z, self.tiles) * 0.5 + 0.5):clamp(0, 1)
 end
 
 --- Images [B,H,W,3] in [0, 1] to packed latents (the posterior's mean): offline training starts here.
 function Pipeline:encode(images)
-  local moments = self.vae:encode(images * 2 - 1)
+  local moments = tiling.encode(self.vae, images * 2 - 1, self.tiles)
   local mean = moments:slice(3, 0, moments:size(3) / 2)
   return pack((mean - self.shift_factor) * self.scaling_factor)
 end
@@ -162,36 +149,39 @@ function Pipeline:encode_all(images)
   return all
 end
 
---- Save in the diffusers layout: all parts, or with `transformer_only` just what training changed. `dtype` is that of
---- the weights, f32 unless given.
+--- Attach LoRA adapters to the transformer (lua/syz/lora.lua has the fields); every method then trains these alone.
+---@param options table
+---@return syz.Lora
+function Pipeline:lora(options)
+  if self.adapter then error("this pipeline has LoRA adapters already; pipe:merge_lora() makes them part of it", 2) end
+  self.adapter = lora.new(self.transformer, options, "transformer", 2)
+  return self.adapter
+end
+
+--- Add the adapters into the transformer's weights for good.
+function Pipeline:merge_lora()
+  if not self.adapter then error("this pipeline has no LoRA adapters to merge", 2) end
+  self.adapter:merge()
+  self.adapter:remove()
+  self.adapter = nil
+end
+
+--- Save in the diffusers layout: all parts, or with `transformer_only` just what training changed: the transformer, or
+--- in its place the adapters in the folder `lora`. `dtype` is that of the weights; unless given, f32, or as they are
+--- stored for parts that were loaded so. Weights of more than `max_shard_bytes` (10 GB) become shards with an index.
 ---@param folder string
----@param options { transformer_only: boolean|nil, dtype: string|nil }|nil
+---@param options { transformer_only: boolean|nil, dtype: string|nil, max_shard_bytes: integer|nil }|nil
 function Pipeline:save(folder, options)
-  options = options or {}
-  local dtype = options.dtype or "f32"
-  self.transformer:save(folder .. "/transformer", dtype)
-  if options.transformer_only then return end
-  self.vae:save(folder .. "/vae", dtype)
-  self.text_encoder:save(folder .. "/text_encoder", dtype)
-  data.copy_folder(self.tokenizer_folder, folder .. "/tokenizer")
-  core.file.mkdir(folder .. "/scheduler")
-  core.file.write(folder .. "/scheduler/scheduler_config.json", core.json.encode({
-    _class_name = "FlowMatchEulerDiscreteScheduler", num_train_timesteps = 1000, shift = self.schedule.shift,
-    use_dynamic_shifting = false,
-  }, true))
-  core.file.write(folder .. "/model_index.json", core.json.encode({
-    _class_name = "FluxPipeline",
-    scheduler = { "diffusers", "FlowMatchEulerDiscreteScheduler" },
-    text_encoder = { "transformers", "CLIPTextModel" }, tokenizer = { "transformers", "CLIPTokenizer" },
-    transformer = { "diffusers", "FluxTransformer2DModel" }, vae = { "diffusers", "AutoencoderKL" },
-  }, true))
+  pipeline_folder.save(self, folder, options or {})
 end
 
 local M = {}
 
---- Assemble a pipeline from loaded parts (training recipes start here, before a folder exists).
----@param parts { transformer: table, vae: table, text_encoder: table, tokenizer: table, schedule: syz.Schedule,
----  size: integer[]|nil, folder: string|nil }
+--- Assemble a pipeline from loaded parts (training recipes start here, before a folder exists). Without `schedule` it
+--- follows `scheduler`, the configuration of diffusers'.
+---@param parts { transformer: table, vae: table, text_encoder: table|nil, tokenizer: table|nil,
+---  text_encoder_2: table|nil, tokenizer_2: table|nil, embeddings: syz.Embeddings|nil, schedule: syz.Schedule|nil,
+---  scheduler: table|nil, steps: integer|nil, size: integer[]|nil, folder: string|nil, tokenizer_folder: string|nil }
 ---@return syz.Pipeline
 function M.new(parts)
   local self = setmetatable(parts, Pipeline)
@@ -200,74 +190,73 @@ function M.new(parts)
   self.channels = vae.latent_channels
   self.vae_factor = 2 ^ (#vae.block_out_channels - 1)
   self.guidance_embeds = transformer.guidance_embeds == true
-  self.text_length = self.text_encoder:config().max_position_embeddings
-  self.default_guidance = self.guidance_embeds and 3.5 or nil
+  self.default_guidance = self.default_guidance or (self.guidance_embeds and 3.5 or nil)
+  self.pooled_length = self.pooled_length or self.text_encoder and self.text_encoder:config().max_position_embeddings
+  self.text_length = self.text_length or self.embeddings and self.embeddings.index.length or self.pooled_length
+  self.tokenizer_folders = self.tokenizer_folders or { tokenizer = self.tokenizer_folder }
   self.cache = {}
   local size = parts.size or { vae.sample_size or 1024, vae.sample_size or 1024 }
   self:resize(size[1], size[2])
   return self
 end
 
-local function check_folder(folder)
-  if type(folder) ~= "string" then error("syz.pipeline needs the name of a folder, not a " .. type(folder), 3) end
-  local kind = core.file.exists(folder)
-  if not kind then error(folder .. ": no such folder; a pipeline folder is needed", 3) end
-  if kind ~= "folder" then error(folder .. " is a file; a pipeline folder is needed", 3) end
-  if core.file.exists(folder .. "/model_index.json") ~= "file" then
-    error(("%s is not a pipeline folder: it has no model_index.json"):format(folder), 3)
-  end
-  files.need_json(folder .. "/model_index.json")
-end
+M.transformer = pipeline_folder.transformer
 
-local function load_class(folder, class)
-  local model = core.model.load(folder)
-  if model:class() ~= class then
-    error(("%s holds %s weights; those of %s are needed there"):format(folder, model:class(), class), 0)
-  end
-  return model
-end
+local OPTIONS = {
+  steps = "integer", shift = "number", size = "table", dtype = "string", max_length = "integer", embeddings = "string",
+  vae_tiling = "table|boolean",
+  transformer = "string", vae = "string", text_encoder = "string", text_encoder_2 = "string", tokenizer = "string",
+  tokenizer_2 = "string",
+}
 
-local function part(folder, name, class)
-  if core.file.exists(folder .. "/" .. name) ~= "folder" then
-    error(("%s lacks the folder %s with the weights of %s"):format(folder, name, class), 0)
-  end
-  return load_class(folder .. "/" .. name, class)
-end
+local TEXT_OPTIONS = { dtype = "string", max_length = "integer", text_encoder = "string", text_encoder_2 = "string",
+  tokenizer = "string", tokenizer_2 = "string" }
 
---- Load the weights of a transformer alone.
+--- Load only the text encoders and tokenizers of a pipeline folder, with their fingerprint: what `syz embed` needs.
 ---@param folder string
-function M.transformer(folder)
-  if core.file.exists(folder) ~= "folder" then error(folder .. ": no such folder; a transformer's is needed", 0) end
-  return load_class(folder, "FluxTransformer2DModel")
+---@param options { dtype: "f32"|"stored"|nil, max_length: integer|nil }|nil
+function M.text(folder, options)
+  options = options or {}
+  fields.check("syz.pipeline", options, TEXT_OPTIONS)
+  pipeline_folder.check(folder, options)
+  local parts = pipeline_folder.text(folder, options, pipeline_folder.published(folder, options).length)
+  parts.folder, parts.fingerprint = folder, pipeline_folder.text_fingerprint(folder, options)
+  return parts
 end
 
---- Load a pipeline folder.
+--- Load a pipeline folder. Large parts stay as they are stored, mapped from the disk (`dtype`: "f32" or "stored" for
+--- all of them); a path in the name of a part replaces that part; `embeddings` names a folder that `syz embed` wrote,
+--- and no text encoder is loaded then; `max_length` is T5's number of tokens; `vae_tiling`, true or
+--- { size = pixels, overlap = 0.25 }, sends large images through the VAE in tiles.
 ---@param folder string
----@param options { steps: integer|nil, shift: number|nil, size: integer[]|nil }|nil
+---@param options { steps: integer|nil, shift: number|nil, size: integer[]|nil, dtype: "f32"|"stored"|nil,
+---  max_length: integer|nil, embeddings: string|nil, vae_tiling: table|boolean|nil, transformer: string|nil,
+---  vae: string|nil, text_encoder: string|nil, text_encoder_2: string|nil, tokenizer: string|nil,
+---  tokenizer_2: string|nil }|nil
 ---@return syz.Pipeline
 function M.load(folder, options)
   options = options or {}
-  fields.check("syz.pipeline", options, { steps = "integer", shift = "number", size = "table" })
-  check_folder(folder)
-  local scheduler = files.need_json(folder .. "/scheduler/scheduler_config.json")
-  if scheduler.shift ~= nil and not (type(scheduler.shift) == "number" and scheduler.shift > 0) then
-    error(folder .. '/scheduler/scheduler_config.json: "shift" must be a number above 0', 0)
+  fields.check("syz.pipeline", options, OPTIONS)
+  if options.dtype then fields.choice("syz.pipeline", "dtype", options.dtype, { "f32", "stored" }) end
+  pipeline_folder.check(folder, options)
+  local parts = pipeline_folder.image(folder, options)
+  local usual = pipeline_folder.published(folder, options)
+  if options.embeddings then
+    parts.embeddings = embeddings.open(options.embeddings)
+    parts.embeddings:check(pipeline_folder.text_fingerprint(folder, options), options.max_length)
+    identity.note("embeddings", options.embeddings .. "/index.json")
+  else
+    for name, value in pairs(pipeline_folder.text(folder, options, usual.length)) do parts[name] = value end
   end
-  local text_encoder = part(folder, "text_encoder", "CLIPTextModel")
-  local ids = text_encoder:config().vocab_size
-  local self = M.new {
-    folder = folder,
-    transformer = M.transformer(folder .. "/transformer"),
-    vae = part(folder, "vae", "AutoencoderKL"),
-    text_encoder = text_encoder,
-    tokenizer = text_reader.open(folder .. "/tokenizer", ids, "the pipeline's text encoder"),
-    tokenizer_folder = folder .. "/tokenizer",
-    schedule = schedule.flow { steps = options.steps or 25, shift = options.shift or scheduler.shift or 1 },
-    size = options.size,
-  }
-  identity.note("pipeline", folder)
+  parts.folder, parts.size = folder, options.size
+  parts.tiles = options.vae_tiling and tiling.new(parts.vae, options.vae_tiling) or nil
+  parts.scheduler = pipeline_folder.scheduler(folder, parts.transformer:config().guidance_embeds == true)
+  parts.steps, parts.default_steps, parts.default_guidance = options.steps or usual.steps, usual.default_steps,
+    usual.guidance
+  if options.shift then parts.schedule = schedule.flow { steps = parts.steps, shift = options.shift } end
+  local self = M.new(parts)
+  pipeline_folder.note(folder, options)
   self.vae:requires_grad(false)
-  self.text_encoder:requires_grad(false)
   return self
 end
 

@@ -3,6 +3,7 @@
 local core = require "syz.core"
 local data = require "syz.data"
 local files = require "syz.files"
+local lora = require "syz.lora"
 local progress = require "syz.progress"
 local recipe = require "syz.recipe"
 local run = require "syz.run"
@@ -141,8 +142,8 @@ end
 
 -- A run's pipeline as its recipe builds it, and the transformer that it has trained.
 local function open_run(folder)
-  local trained = folder .. "/model/transformer"
-  if not core.file.exists(trained) then
+  local trained, adapters = folder .. "/model/transformer", lora.of_run(folder)
+  if not core.file.exists(trained) and not adapters then
     error(("%s has trained no transformer yet; finish it with --resume"):format(folder), 0)
   end
   local loaded, reason = recipe.load(folder .. "/recipe.lua", { config = folder .. "/config.yaml" })
@@ -152,7 +153,7 @@ local function open_run(folder)
   if not method or not method.pipeline then
     error(("%s: its recipe aligns no pipeline; name the pipeline's folder instead"):format(folder), 0)
   end
-  return { pipeline = method.pipeline, trained = trained, eval = experiment.eval or {},
+  return { pipeline = method.pipeline, trained = trained, adapters = adapters, eval = experiment.eval or {},
            base = method.pipeline.folder or "the recipe's pipeline" }
 end
 
@@ -219,7 +220,11 @@ function sources.runs(paths, opts)
       add(next(bases) and "baseline " .. opened.base or "baseline", opened.base, opened.pipeline)
       bases[opened.base] = true
     end
-    if opened.trained then opened.pipeline.transformer = core.model.load(opened.trained) end
+    if opened.adapters then
+      opened.pipeline.adapter:restore(opened.adapters)
+    elseif opened.trained then
+      opened.pipeline.transformer = core.model.load(opened.trained)
+    end
     add(names[k], path, opened.pipeline)
   end
   if opts.baseline and not next(bases) then

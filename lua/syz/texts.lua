@@ -1,6 +1,7 @@
 --- A text tower's tokenizer: the ids of texts, with a word about those that are too long or no text at all.
 --
 -- A text of more tokens than the tower reads is cut, as CLIP does it; the first one is said, once per tokenizer.
+-- Vocabularies of checkpoints that come without one are bundled: docs/tokenizers.md.
 
 local core = require "syz.core"
 local message = require "syz.message"
@@ -11,6 +12,7 @@ local texts = {}
 
 ---@class syz.Texts
 ---@field inner syz.Tokenizer
+---@field frame integer   how many ids of a row are not the text's: CLIP's begin and end, T5's end
 local Texts = {}
 Texts.__index = Texts
 
@@ -32,10 +34,10 @@ end
 function Texts:warn_of_cuts(list, length, used)
   for i, one in ipairs(list) do
     local count = used[i] == length and #self.inner:encode(one) or 0
-    if count > length - 2 then
+    if count > length - self.frame then
       self.warned = true
       progress.note(('warning: a text has %d tokens and %s reads %d; what follows is left out ("%s"); later ones '
-        .. "are cut without a word"):format(count, self.reader, length - 2, shown(one)), "yellow")
+        .. "are cut without a word"):format(count, self.reader, length - self.frame, shown(one)), "yellow")
       return
     end
   end
@@ -60,14 +62,29 @@ end
 ---@param folder string
 ---@param vocabulary integer   the tower's vocab_size
 ---@param reader string        how a message calls the tower
+---@param reading? string       "open_clip": CLIP's vocabulary, the text cleaned as open_clip does it
 ---@return syz.Texts
-function texts.open(folder, vocabulary, reader)
-  local inner = core.tokenizer(folder)
+function texts.open(folder, vocabulary, reader, reading)
+  local inner = core.tokenizer(folder, reading)
   if inner:size() > vocabulary then
     error(("%s: the tokenizer has ids up to %d, %s knows %d (vocab_size): they do not belong together"):format(folder,
       inner:size() - 1, reader, vocabulary), 0)
   end
-  return setmetatable({ inner = inner, reader = reader }, Texts)
+  local _, used = inner:batch({ "" }, 8)
+  return setmetatable({ inner = inner, reader = reader, frame = used[1] }, Texts)
+end
+
+--- The folder of a bundled vocabulary: "clip" (CLIP, open_clip, HPSv2.1, PickScore) or "bert" (bert-base-uncased with
+--- BLIP's two added tokens: ImageReward).
+---@param name string
+---@return string
+function texts.bundled(name)
+  local here = assert(package.searchpath("syz.texts", package.path))
+  local folder = here:gsub("texts%.lua$", "") .. "vocabularies/" .. name
+  if name:find("[^%w_]") or not core.file.exists(folder) then
+    error(('there is no bundled vocabulary "%s": clip, bert'):format(shown(name)), 2)
+  end
+  return folder
 end
 
 return texts

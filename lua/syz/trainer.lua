@@ -1,4 +1,5 @@
 --- syz.train: align a pipeline with a method, watch it, stop in time, keep the best, write the run folder.
+local average = require "syz.average"
 local core = require "syz.core"
 local checkpoint = require "syz.checkpoint"
 local data = require "syz.data"
@@ -6,6 +7,7 @@ local evaluation = require "syz.eval"
 local fields = require "syz.fields"
 local files = require "syz.files"
 local loop = require "syz.loop"
+local lora = require "syz.lora"
 local progress = require "syz.progress"
 local stop = require "syz.stop"
 
@@ -18,13 +20,17 @@ Experiment.__index = Experiment
 local FIELDS = {
   method = "table", prompts = "table|function", optimizer = "table", steps = "number", batch = "number",
   seed = "number", eval = "table", stop = "table", checkpoint_every = "number", save = "string", ledger = "boolean",
-  precision = "string",
+  precision = "string", accumulate = "number", ema = "number|table",
 }
 
 --- Declare the experiment; nothing runs yet.
 ---@param spec { method: table, prompts: string[]|fun(step: integer, generator: syz.Generator): string[], optimizer:
----  syz.Optimizer, steps: integer, batch: integer|nil, seed: integer|nil, eval: table|nil, stop: table|nil,
----  checkpoint_every: integer|nil, save: string|nil, ledger: boolean|nil, precision: "f32"|"bf16"|nil }
+---  syz.Optimizer, steps: integer, batch: integer|nil, accumulate: integer|nil, seed: integer|nil, eval: table|nil,
+---  stop: table|nil, checkpoint_every: integer|nil, save: string|nil, ledger: boolean|nil,
+---  precision: "f32"|"bf16"|nil, ema: number|table|nil }
+---  ema: decay of a moving average of what is trained, or { decay = 0.9, every = 8, ramp = true }; the average is what
+---  is evaluated, kept and saved
+---  accumulate: a batch passes through the models in so many equal parts, for memory; its gradient is their mean
 ---  eval = { every = steps between evaluations, and the fields of syz.eval }, stop = the fields of syz.stop,
 ---  ledger: add gradient norms and every sample's numbers to the ledger, as `syz run --ledger` does
 function M.experiment(spec)
@@ -32,13 +38,19 @@ function M.experiment(spec)
   for _, key in ipairs { "method", "prompts", "optimizer", "steps" } do
     if spec[key] == nil then error("syz.train needs the field " .. key, 2) end
   end
-  for _, key in ipairs { "steps", "batch", "checkpoint_every" } do
+  for _, key in ipairs { "steps", "batch", "checkpoint_every", "accumulate" } do
     local count = spec[key]
     if count and (count < 1 or count % 1 ~= 0) then
       error(("syz.train: %s must be a whole number from 1, not %s"):format(key, tostring(count)), 2)
     end
   end
+  if spec.ema then average.read(spec.ema, "syz.train", 2) end
   local self = setmetatable(spec, Experiment)
+  lora.redirect(self.method)
+  self.batch, self.accumulate = self.batch or 16, self.accumulate or 1
+  if self.batch % self.accumulate ~= 0 then
+    error(("syz.train: accumulate = %d does not divide the batch of %d"):format(self.accumulate, self.batch), 2)
+  end
   local check = self:evaluation({}, 2)
   if self.stop then
     if not (self.eval and self.eval.every) then
@@ -104,16 +116,53 @@ local function made_prompts(list, step)
   return list
 end
 
+function Experiment:part(step, prompts, number, update)
+  return { step = step, prompts = prompts, part = number, cond = self.method.pipeline:condition(prompts),
+    update = update }
+end
+
+-- An update in the middle of an accumulated batch would see the gradient of some of its parts.
+local function no_update()
+  error("accumulate does not go with a method that makes several updates in a step; GRPO has micro_batch for memory", 0)
+end
+
+-- The batch in equal parts, one after the other: gradients add up, numbers are averaged, ledger rows joined.
+function Experiment:in_parts(step, prompts, generator)
+  local parts, stats, rows = self.accumulate, {}, {}
+  local size = #prompts / parts
+  if size % 1 ~= 0 then
+    error(("accumulate = %d does not divide the %d prompts of step %d"):format(parts, #prompts, step), 0)
+  end
+  for number = 1, parts do
+    core.scope(function()
+      local chosen = {}
+      for i = 1, size do chosen[i] = prompts[(number - 1) * size + i] end
+      local part_stats, part_rows = self.method:step(self:part(step, chosen, number, no_update), generator)
+      for name, value in pairs(part_stats) do stats[name] = (stats[name] or 0) + value / parts end
+      for _, row in ipairs(part_rows or {}) do
+        row.part = number
+        rows[#rows + 1] = row
+      end
+    end)
+  end
+  self.optimizer:scale(1 / parts)
+  return stats, rows
+end
+
 --- One training step in the shape the loop wants.
 function Experiment:stepper(run)
-  local size = self.batch or 16
-  local batches = type(self.prompts) == "table" and data.epochs(#self.prompts, size, self.seed or 42)
+  local batches = type(self.prompts) == "table" and data.epochs(#self.prompts, self.batch, self.seed or 42)
+  local embeddings = self.method.pipeline.embeddings
+  if batches and embeddings then embeddings:need(self.prompts) end
   return function(step, generator, update)
     local prompts = batches and {} or made_prompts(self.prompts(step, generator), step)
     for i, index in ipairs(batches and batches(step) or {}) do prompts[i] = self.prompts[index] end
-    local batch = { step = step, prompts = prompts, cond = self.method.pipeline:condition(prompts),
-      update = update }
-    local stats, rows = self.method:step(batch, generator)
+    local stats, rows
+    if self.accumulate == 1 then
+      stats, rows = self.method:step(self:part(step, prompts, 1, update), generator)
+    else
+      stats, rows = self:in_parts(step, prompts, generator)
+    end
     run:ledger(step, rows)
     return stats
   end
@@ -137,7 +186,7 @@ function Experiment:train(run, check, metrics, last_step)
   local rule, every = self.rule, self.eval and self.eval.every
   return loop.run(run, {
     label = self.method.name, steps = last_step, seed = self.seed or 42, modules = self.method.modules,
-    precision = self.precision,
+    precision = self.precision, ema = self.ema,
     optimizer = self.optimizer, checkpoint_every = self.checkpoint_every or 20, step = self:stepper(run),
     checkpoint_start = rule ~= nil and rule.best ~= nil,
     state = function()
@@ -225,7 +274,7 @@ function Experiment:execute(run)
     return
   end
   run.state.stopped, run.state.kept_step = nil, nil
-  for _, module in pairs(self.method.modules) do module:requires_grad(true) end
+  loop.trainable(self.method.modules)
   self.method.ledger = self.ledger or run.detailed
   if not saved then
     local values, each = evaluate(check, run, 0)

@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Writes the seed files of tests/fuzz/corpus/: images by Pillow and by hand, weights, YAML and tar files.
+"""Writes the seed files of tests/fuzz/corpus/: images by Pillow and by hand, weights, pickles, YAML and tar files.
 
 The image files are also the reference of tests/unit/image.c, which knows the formula of `pixel`. Needs Pillow.
 Run: python3 tests/fuzz/seeds.py
 """
 
+import base64
 import io
 import json
 import pathlib
 import struct
 import tarfile
+import zipfile
 import zlib
 
 from PIL import Image
@@ -104,6 +106,20 @@ def safetensors():
     save("safetensors", "short", weights({"a": entry}, bytes(23)))
 
 
+def torch():
+    """The real files of tests/unit/data/torch, and the pickles in them: the target puts those into an archive.
+
+    found-* are not made here: a search by coverage found them."""
+    for path in sorted((CORPUS.parents[1] / "unit/data/torch").glob("*.pt")):
+        save("torch", path.name, path.read_bytes())
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
+                save("torch", path.stem + ".pkl", archive.read(name))
+    save("torch", "system.pkl", b"\x80\x02cos\nsystem\nX\x02\0\0\0id\x85R.")
+    save("torch", "itself.pkl", b"\x80\x02]q\0h\0a.")
+
+
 def yaml():
     save("yaml", "config", b"model: examples/emoji\nlr: 1.0e-5\nwindow: [5, 25]\nkappa:\n  denoise: [0.1, 0.25]\n"
                            b"flags: {a: true, b: ~}\ntext: |\n  two\n  lines\nlist:\n- 0x1F\n- .inf\n- 'it''s'\n")
@@ -130,8 +146,64 @@ def webdataset():
     save("webdataset", "pax.tar", archive(tarfile.PAX_FORMAT, long_files + [("\u00e9.txt", b"accent")]))
 
 
+def varint(value):
+    out = b""
+    while value > 127:
+        out += bytes([value & 127 | 128])
+        value >>= 7
+    return out + bytes([value])
+
+
+def field(number, value):
+    """A field of a protocol buffer: bytes, a float or an integer."""
+    if isinstance(value, bytes):
+        return varint(number << 3 | 2) + varint(len(value)) + value
+    if isinstance(value, float):
+        return varint(number << 3 | 5) + struct.pack("<f", value)
+    return varint(number << 3) + varint(value)
+
+
+def charsmap():
+    """A double array in which "A" leads to "a"."""
+    units = [0] * 840
+    units[0] = 256 << 10
+    units[256 ^ ord("A")] = 512 << 10 | 1 << 8 | ord("A")
+    units[256 ^ ord("A") ^ 512] = 1 << 31
+    return struct.pack("<I840I", 840 * 4, *units) + b"a\0"
+
+
+def tokenizer():
+    """The first byte of a seed chooses the name of the file: see tests/fuzz/tokenizer.c."""
+    pieces = [("<pad>", 0.0, 3), ("</s>", 0.0, 3), ("<unk>", 0.0, 2), ("\u2581a", -3.0, 1), ("b", -4.0, 1),
+              ("ab", -1.0, 4)]
+    model = b"".join(field(1, field(1, text.encode()) + field(2, score) + field(3, kind))
+                     for text, score, kind in pieces)
+    model += field(2, field(3, 1) + field(35, 1)) + field(3, field(2, charsmap()) + field(3, 1))
+    save("tokenizer", "spiece", b"0" + model)
+    added = [{"id": 6, "content": "cat", "normalized": True, "single_word": True, "lstrip": True, "rstrip": True}]
+    normalizer = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap()).decode()}
+    unigram = {"added_tokens": added, "normalizer": normalizer,
+               "pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "always"},
+               "model": {"type": "Unigram", "byte_fallback": True, "vocab": [list(piece[:2]) for piece in pieces]}}
+    vocab = {text: i for i, text in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "##b"])}
+    wordpiece = {"added_tokens": added, "normalizer": {"type": "BertNormalizer"},
+                 "pre_tokenizer": {"type": "BertPreTokenizer"},
+                 "model": {"type": "WordPiece", "max_input_chars_per_word": 9, "vocab": vocab}}
+    vocab = {text: i for i, text in enumerate(["a", "b</w>", "ab</w>", "<|startoftext|>", "<|endoftext|>"])}
+    bpe = {"model": {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": vocab, "merges": ["a b</w>"]}}
+    for name, value in ("unigram", unigram), ("wordpiece", wordpiece), ("bpe", bpe):
+        save("tokenizer", name, b"1" + json.dumps(value, separators=(",", ":")).encode())
+    save("tokenizer", "vocabulary", b"2[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n##b\n")
+    text = ("4A Caf\u00e9 &amp;amp;&EACUTE;&#x80; \u201c\uff21\ufb01\u201d \u039f\u03a3. \x1b[1m e\u0301\u0345"
+            "\u4e2d\r\n<end_of_text>[ENC]<|endoftext|>")
+    save("tokenizer", "text", text.encode())
+    save("tokenizer", "merges", b"3#version: 0.2\na b</w>\nc ab</w>\n")
+
+
 if __name__ == "__main__":
     images()
     safetensors()
+    torch()
     yaml()
     webdataset()
+    tokenizer()

@@ -230,6 +230,26 @@ describe("syz", function()
     assert.is_truthy(err:find("torn.safetensors", 1, true))
   end)
 
+  it("inspects weights of torch.save, and refuses those that are programs", function()
+    local data = assert(io.open("tests/unit/data/torch/training.pt", "rb"))
+    support.write(folder, "training.ckpt", data:read("*a"))
+    data:close()
+    local code, out = syz "inspect training.ckpt"
+    assert.equal(0, code)
+    assert.is_truthy(out:find("training.ckpt  PyTorch weights", 1, true), out)
+    assert.is_truthy(out:find("0.weight               F32  [2, 3]", 1, true), out)
+    data = assert(io.open("tests/fuzz/corpus/torch/legacy.pt", "rb"))
+    local bytes = data:read("*a"):gsub("torch\nFloatStorage", "os\nsystem")
+    data:close()
+    support.write(folder, "hostile.pt", bytes)
+    local err
+    code, out, err = syz "inspect hostile.pt"
+    assert.equal(1, code)
+    assert.equal("", out)
+    assert.equal(1, #support.lines(err))
+    assert.is_truthy(err:find("GLOBAL at byte %d+ asks for os%.system; nothing is executed"), err)
+  end)
+
   it("examines the machine", function()
     local code, out = syz "doctor --json"
     assert.is_true(code == 0 or code == 1)

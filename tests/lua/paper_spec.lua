@@ -32,6 +32,21 @@ describe("the paper's recipes", function()
     end)
   end
 
+  it("train adapters or all weights, and nothing else differs: lora", function()
+    local experiment, by_name = load "lora"
+    experiment:snapshot()
+    for _, variant in ipairs(experiment.variants) do
+      if variant.method then
+        local method = experiment:method(variant, 1)
+        assert.equal("all weights", experiment.against)
+        assert.equal(variant.lora == nil, method.modules.transformer ~= nil)
+        assert.equal(experiment.pipeline.adapter, method.modules.lora)
+        assert.same(by_name["all weights"].options, variant.options)
+        experiment:rewind()
+      end
+    end
+  end)
+
   it("vary method and reward separately in table 1", function()
     local experiment, by_name = load "table1"
     assert.equal(1 + 5 * 2, #experiment.variants)

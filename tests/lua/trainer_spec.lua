@@ -37,3 +37,91 @@ describe("prompts as a function", function()
     end
   end)
 end)
+
+-- A method without random numbers, so that a batch in parts must give what the whole batch gives.
+local FIXED = [[
+local syz = require "syz"
+local pipe = syz.pipeline("tests/models/data/pipeline", { size = { 16, 16 } })
+local method = { name = "fixed", pipeline = pipe, modules = { transformer = pipe.transformer },
+  reward = { score = function(_, images) return images:mean({ 1, 2, 3 }) end } }
+function method:step(batch)
+  local x = pipe:noise(syz.generator(3), 1)
+  local shape = x:shape()
+  shape[1] = #batch.prompts
+  local loss = pipe:velocity(x:broadcast_to(shape), 0.5, batch.cond):square():mean()
+  loss:backward()
+  return { loss = loss:item() }, { { branch = "fixed", texts = table.concat(batch.prompts, "+") } }
+end
+return syz.train { method = method, prompts = { "a", "two dogs", "a green hat", "the sea" }, steps = 2, seed = 1,
+  optimizer = syz.adamw { lr = 1e-3, clip = 0.01 }, eval = { prompts = { "a" }, grid = 1, steps = 1 }, REST }
+]]
+
+local function fixed(rest)
+  local folder = support.folder()
+  local path = support.write(folder, "recipe.lua", (FIXED:gsub("REST", rest)))
+  local code, _, err = support.syz(".", ("run '%s' --quiet --out '%s/run'"):format(path, folder))
+  local steps, texts = {}, {}
+  if code == 0 then
+    for _, entry in ipairs(files.read_lines(folder .. "/run/metrics.jsonl")) do
+      if entry.object.loss then steps[#steps + 1] = entry.object end
+    end
+    for _, entry in ipairs(files.read_lines(folder .. "/run/ledger.jsonl")) do
+      texts[#texts + 1] = { entry.object.part, entry.object.texts }
+    end
+  end
+  return code, err, steps, texts
+end
+
+describe("accumulate", function()
+  teardown(support.clean)
+
+  it("makes the same updates from a batch in parts", function()
+    local _, _, whole = fixed "batch = 4"
+    local code, err, parts, texts = fixed "batch = 4, accumulate = 2"
+    assert.equal(0, code, err)
+    assert.equal(2, #parts)
+    for step = 1, 2 do
+      for _, name in ipairs { "loss", "grad_norm" } do
+        local wanted = whole[step][name]
+        assert.is_true(math.abs(parts[step][name] - wanted) < 1e-4 * wanted, name)
+      end
+    end
+    assert.is_true(math.abs(whole[1].loss - whole[2].loss) > 1e-6)
+    assert.equal(4, #texts)
+    assert.same({ 1, 2, 1, 2 }, { texts[1][1], texts[2][1], texts[3][1], texts[4][1] })
+    assert.is_truthy(texts[1][2]:find "%+")
+  end)
+
+  it("must divide the batch", function()
+    local code, err = fixed "batch = 4, accumulate = 3"
+    assert.equal(1, code)
+    assert.is_truthy(err:find("accumulate = 3 does not divide the batch of 4", 1, true), err)
+  end)
+
+  it("shares one noise among all parts where the batch does", function()
+    local path = require "syz.methods.path"
+    local method = { noise = "shared", pipeline = { noise = function(_, generator, n)
+      return generator:randn { n, 2, 3 }
+    end } }
+    core.scope(function()
+      local generator, drawn = core.generator(1), {}
+      for part = 1, 3 do
+        drawn[part] = path.draw_noise(method, { prompts = { "a", "b" }, part = part }, generator):totable()
+      end
+      assert.same(drawn[1], drawn[2])
+      assert.same(drawn[1], drawn[3])
+      local other = path.draw_noise(method, { prompts = { "a", "b" }, part = 1 }, generator):totable()
+      assert.are_not.same(drawn[1], other)
+    end)
+    method.shared_noise:free()
+  end)
+
+  it("is refused by a method that updates within a step", function()
+    local folder = support.folder()
+    local source = core.file.read("tests/recipes/tiny.lua"):gsub("batch = 2,", "batch = 2, accumulate = 2,")
+    local path = support.write(folder, "recipe.lua", source)
+    local code, _, err = support.syz(".", ("run '%s' --quiet --set method=grpo --out '%s/run'"):format(path, folder))
+    assert.equal(1, code)
+    assert.is_truthy(err:find("GRPO has micro_batch", 1, true), err)
+  end)
+end)

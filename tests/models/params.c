@@ -191,6 +191,70 @@ static void every_allocation_may_fail(void **state) {
     }
 }
 
+static void count_bytes(void *context, uint64_t done, uint64_t total) {
+    uint64_t *last = context;
+    assert_true(done > last[0] && done <= total);
+    last[0] = done;
+    last[1] = total;
+}
+
+/* A model without values is drawn while it is written: what comes out is what init and save give. */
+static void random_weights(void **state) {
+    (void)state;
+    syz_model *m = create(small_config), *a, *b;
+    uint64_t counted[2] = {0};
+    syz_random_weights how = {.seed = 9, .zeros = true, .progress = count_bytes, .context = counted};
+    const char *folder = temporary_path("random");
+    assert_int_equal(syz_model_save_random(m, folder, SYZ_F32, SYZ_MAX_SHARD_BYTES, &how), SYZ_OK);
+    assert_int_equal(counted[0], counted[1]);
+    check_fails_with(syz_model_param(m, 0), SYZ_EINVAL, "no values yet");
+    assert_int_equal(syz_model_load(&a, folder), SYZ_OK);
+    assert_int_equal(syz_model_init(m, 9), SYZ_OK);
+    for (int64_t i = 0; i < syz_model_param_count(m); i++)
+        reference_same(syz_model_param(a, i), syz_model_param(m, i));
+    how.zeros = false;
+    how.progress = NULL;
+    assert_int_equal(syz_model_save_random(m, folder, SYZ_F32, SYZ_MAX_SHARD_BYTES, &how), SYZ_OK);
+    assert_int_equal(syz_model_load(&b, folder), SYZ_OK);
+    assert_true(reference_peak(param(a, "norm_out.linear.weight")) == 0);
+    assert_true(reference_peak(param(b, "norm_out.linear.weight")) > 0.02);
+    reference_same(param(b, "norm_out.linear.bias"), param(a, "norm_out.linear.bias"));
+    syz_model_release(m);
+    syz_model_release(a);
+    syz_model_release(b);
+}
+
+static void random_weights_may_fail(void **state) {
+    (void)state;
+    syz_model *m = create(small_config);
+    syz_random_weights how = {.seed = 1};
+    const char *folder = temporary_path("failing");
+    size_t before = syz_memory_stats().live;
+    for (int n = 0;; n++) {
+        assert_true(n < 10000);
+        syz_fault_set(n, false);
+        syz_status status = syz_model_save_random(m, folder, SYZ_BF16, 4000, &how);
+        syz_fault_set(-1, false);
+        assert_int_equal(syz_memory_stats().live, before);
+        if (status == SYZ_OK) break;
+        assert_int_equal(status, SYZ_ENOMEM);
+        syz_error_clear();
+    }
+    syz_model_release(m);
+}
+
+/* Names and shapes alone tell whether weights are a model's. */
+static void weights_are_checked_without_reading(void **state) {
+    (void)state;
+    reference_case c = reference_open("flux_b");
+    syz_model *m = create(small_config);
+    assert_int_equal(syz_model_check(c.model, reference_folder("flux_b")), SYZ_OK);
+    check_fails_with(syz_model_check(m, reference_folder("flux_b")), SYZ_EFORMAT, "has shape");
+    check_fails_with(syz_model_check(m, temporary_path("nowhere")), SYZ_ENOTFOUND, "holds no weights");
+    syz_model_release(m);
+    reference_close(&c);
+}
+
 static void methods_describe_themselves(void **state) {
     (void)state;
     syz_model *m = create(small_config);
@@ -211,6 +275,9 @@ int main(void) {
         CHECK_TEST(no_weights),
         CHECK_TEST(wrong_configurations_are_named),
         CHECK_TEST(every_allocation_may_fail),
+        CHECK_TEST(random_weights),
+        CHECK_TEST(random_weights_may_fail),
+        CHECK_TEST(weights_are_checked_without_reading),
         CHECK_TEST(methods_describe_themselves),
     };
     return cmocka_run_group_tests(tests, temporary_setup, temporary_teardown);

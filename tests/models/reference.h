@@ -115,4 +115,22 @@ static inline void reference_take_gradients(syz_model *m, syz_tensor **grads) {
     }
 }
 
+/* Save a model into a folder with its weights under names without `prefix`, as transformers 5 writes lone towers. */
+static inline void reference_save_bare(const syz_model *m, const char *folder, const char *weights,
+                                       const char *prefix) {
+    enum { MOST = 256 };
+    const char *names[MOST];
+    syz_tensor *tensors[MOST];
+    int64_t n = syz_model_param_count(m);
+    assert_true(n <= MOST);
+    for (int64_t i = 0; i < n; i++) {
+        names[i] = syz_model_param_name(m, i);
+        assert_int_equal(strncmp(names[i], prefix, strlen(prefix)), 0);
+        names[i] += strlen(prefix);
+        tensors[i] = syz_model_param(m, i);
+    }
+    assert_int_equal(syz_model_save(m, folder, SYZ_F32), SYZ_OK);
+    assert_int_equal(syz_weights_save(weights, names, tensors, n, NULL, 0), SYZ_OK);
+}
+
 #endif

@@ -24,6 +24,20 @@ static void values(void **state) {
     check_close(syz_gather_rows(x, index), check_tensor(SYZ_SHAPE(2, 1), 2, 3), 0);
 }
 
+static void frozen_half_tables(void **state) {
+    (void)state;
+    static const syz_dtype dtypes[] = {SYZ_BF16, SYZ_F16};
+    syz_tensor *ids = syz_from(SYZ_I64, SYZ_SHAPE(2, 2), (int64_t[]){2, 0, 4, 2});
+    for (int k = 0; k < 2; k++) {
+        syz_tensor *half = syz_cast(check_randn(SYZ_SHAPE(5, 3), 1), dtypes[k]);
+        syz_tensor *y = syz_embedding(half, ids);
+        check_ok(y);
+        check_close(y, syz_embedding(syz_cast(half, SYZ_F32), ids), 0); /* which also means that it is f32 */
+        syz_set_requires_grad(half, true);
+        assert_true(syz_requires_grad(syz_embedding(half, ids)));
+    }
+}
+
 /* Wide enough for several strips and threads: each row's gradient is the count of its uses. */
 static void repeated_rows_add_up(void **state) {
     (void)state;
@@ -53,7 +67,7 @@ static void outside_the_table(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {CHECK_TEST(gradients), CHECK_TEST(values), CHECK_TEST(repeated_rows_add_up),
-                                       CHECK_TEST(outside_the_table)};
+    const struct CMUnitTest tests[] = {CHECK_TEST(gradients), CHECK_TEST(values), CHECK_TEST(frozen_half_tables),
+                                       CHECK_TEST(repeated_rows_add_up), CHECK_TEST(outside_the_table)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -154,6 +154,38 @@ static void kept_roundings_follow_the_weight(void **state) {
 }
 
 /* Without memory the product fails with that error, whichever allocation it was, and later succeeds. */
+/* y and dx of a linear layer with this weight, and how much the graph holds beyond x and y. */
+static size_t run_linear(syz_tensor *weight, syz_tensor *y[2], bool needs_grad) {
+    syz_tensor *x = check_leaf(SYZ_SHAPE(5, 64), 1);
+    syz_set_requires_grad(weight, needs_grad);
+    size_t before = syz_memory_stats().live;
+    y[0] = syz_linear(x, weight, check_randn(SYZ_SHAPE(48), 2));
+    check_ok(y[0]);
+    size_t held = syz_memory_stats().live - before;
+    assert_int_equal(syz_backward(y[0], syz_full(SYZ_F32, y[0]->shape, 0.5)), SYZ_OK);
+    y[1] = syz_grad(x);
+    return held;
+}
+
+static void frozen_half_weights_stay_as_stored(void **state) {
+    (void)state;
+    static const syz_dtype dtypes[] = {SYZ_BF16, SYZ_F16}, precisions[] = {SYZ_F32, SYZ_BF16};
+    for (int k = 0; k < 4; k++) {
+        assert_int_equal(syz_set_matmul_precision(precisions[k / 2]), SYZ_OK);
+        syz_tensor *half = syz_cast(check_randn(SYZ_SHAPE(48, 64), 3), dtypes[k % 2]), *as_half[2], *as_f32[2];
+        size_t held = run_linear(half, as_half, false);
+        assert_true(held < 48 * 64 * sizeof(float));
+        run_linear(syz_cast(half, SYZ_F32), as_f32, false);
+        for (int i = 0; i < 2; i++)
+            check_close(as_half[i], as_f32[i], 0);
+        assert_int_equal(as_half[0]->dtype, SYZ_F32);
+        run_linear(half, as_half, true); /* one that is trained gets its gradient, in its own dtype */
+        assert_non_null(syz_grad(half));
+        assert_int_equal(syz_grad(half)->dtype, half->dtype);
+    }
+    assert_int_equal(syz_set_matmul_precision(SYZ_F32), SYZ_OK);
+}
+
 static void bf16_products_without_memory_fail(void **state) {
     (void)state;
     syz_tensor *weight = check_randn(SYZ_SHAPE(48, 64), 1), *x = check_randn(SYZ_SHAPE(40, 64), 2);
@@ -192,6 +224,7 @@ int main(void) {
         CHECK_TEST(empty_products),
         CHECK_TEST(bf16_where_the_processor_has_it),
         CHECK_TEST(kept_roundings_follow_the_weight),
+        CHECK_TEST(frozen_half_weights_stay_as_stored),
         CHECK_TEST(bf16_products_without_memory_fail),
         CHECK_TEST(mismatches_are_named),
     };

@@ -1,7 +1,7 @@
 """Shared by the oracle scripts: where the files go, random weights, and byte-stable safetensors.
 
-Import this module before torch's companions: it hides torchvision, which none of the reference
-classes need and whose wheel is easily mismatched with a CPU-only torch.
+Import this module before torch's companions: unless vision.py brought it in, it hides torchvision, which few of the
+reference classes need and whose wheel is easily mismatched with a CPU-only torch.
 """
 import json
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-sys.modules["torchvision"] = None
+sys.modules.setdefault("torchvision", None)
 
 import torch  # noqa: E402
 from safetensors.torch import save  # noqa: E402

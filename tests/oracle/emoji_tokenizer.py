@@ -30,7 +30,7 @@ def byte_symbols():
 
 
 def main():
-    with gzip.open(OUT / "clip_merges.txt.gz", "rt", encoding="utf-8") as file:
+    with gzip.open(ROOT / "lua/syz/vocabularies/clip/merges.txt.gz", "rt", encoding="utf-8") as file:
         lines = file.read().split("\n")[:MERGES + 1]
     symbols = byte_symbols()
     vocab = symbols + [symbol + "</w>" for symbol in symbols] + ["".join(line.split(" ")) for line in lines[1:]]

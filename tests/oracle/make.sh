@@ -10,7 +10,16 @@ if [ $# -eq 0 ] && [ ! -x "$python" ]; then
     "$python" -m pip install --quiet -r "$here/requirements.txt"
 fi
 export PYTHONDONTWRITEBYTECODE=1
-for script in flux vae clip ops tokenizer pipeline; do
+for script in flux lora vae tiling layouts keys reward_keys clip clip_layout siglip aesthetic preprocess t5 bf16 ops \
+    tokenizer tokenizer_kinds pipeline flux_pipeline torch_files; do
     "$python" "$here/$script.py"
 done
+# ImageReward's classes do not import with current transformers.
+blip=$root/build/oracle-blip/bin/python
+if [ ! -x "$blip" ]; then
+    python3 -m venv "$root/build/oracle-blip"
+    "$blip" -m pip install --quiet -r "$here/requirements-blip.txt"
+    "$blip" -m pip install --quiet --no-deps image-reward==1.5
+fi
+"$blip" "$here/blip.py"
 cd "$root" && git status --short -- tests

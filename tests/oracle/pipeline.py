@@ -26,10 +26,10 @@ PROMPTS = ["Flat. a cat", "a long prompt that cannot fit into so few tokens"]
 HEIGHT, WIDTH_PIXELS, STEPS, GUIDANCE = 16, 24, 4, 3.5
 
 
-def write_tokenizer():
+def write_tokenizer(folder):
+    """CLIP's first merges, as a folder of published checkpoints -> the ids of its symbols."""
     merges, vocab = merges_and_vocab()
     symbols = [*list(vocab)[:512 + MERGES], START, END]
-    folder = OUT / "tokenizer"
     folder.mkdir(parents=True, exist_ok=True)
     ids = {symbol: index for index, symbol in enumerate(symbols)}
     (folder / "vocab.json").write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8")
@@ -109,6 +109,6 @@ def write_reference():
 
 
 if __name__ == "__main__":
-    write_models(write_tokenizer())
+    write_models(write_tokenizer(OUT / "tokenizer"))
     write_reference()
     report(OUT)

@@ -7,6 +7,7 @@ local opt = syz.options {
   lr = { 2e-3, "learning rate" }, patience = { 2, "evaluations that a held-out metric may lie below its best" },
   guard = { 0, "by how much saturation may fall (negative); 0: no guard" },
   keep = { true, "keep the best model" }, rule = { true, "whether to stop at all" },
+  rank = { 0, "of LoRA adapters; 0 for none" }, ema = { 0, "decay of a moving average; 0 for none" },
   every = { 2, "steps between evaluations" },
 }
 
@@ -17,9 +18,13 @@ function tone.score(_, images)
   return -(distance * distance)
 end
 
+local pipe = syz.pipeline(opt.model, { size = { 16, 16 } })
+if opt.rank > 0 then pipe:lora { rank = opt.rank, targets = "all-linear", rank_pattern = { proj_out = 4 } } end
+
 return syz.train {
+  ema = opt.ema > 0 and opt.ema or nil,
   method = syz.methods.direct_align {
-    pipeline = syz.pipeline(opt.model, { size = { 16, 16 } }), reward = brightness,
+    pipeline = pipe, reward = brightness,
     schedule = syz.schedule.flow { steps = 3, shift = 3 }, rollout_steps = 3, train_guidance = 1,
   },
   prompts = { "a red cat", "two dogs", "a green hat" }, batch = 3,

@@ -41,6 +41,23 @@ wait $! 2>/dev/null || true
 [ "$(weights "$folder/grpo-killed")" = "$(weights "$folder/grpo")" ] || fail "the resumed weights of grpo differ"
 cmp -s "$folder/grpo-killed/ledger.jsonl" "$folder/grpo/ledger.jsonl" || fail "the resumed ledger of grpo differs"
 
+# LoRA with a moving average: the adapters, their average and the moments; the weights beside them stay where they are.
+lora=(--quiet --set rank=3 --set ema=0.8 --set steps=12)
+"$syz" run $recipe "${lora[@]}" --out "$folder/lora" >/dev/null
+for signal in KILL TERM; do
+  out=$folder/lora-$signal
+  "$syz" run $recipe "${lora[@]}" --out "$out" >/dev/null 2>&1 &
+  for _ in $(seq 200); do
+    [ -d "$out/checkpoints" ] && [ -n "$(ls "$out/checkpoints")" ] && break
+    sleep 0.02
+  done
+  kill -$signal $! 2>/dev/null || true
+  wait $! 2>/dev/null || true
+  "$syz" run $recipe "${lora[@]}" --out "$out" --resume >/dev/null || fail "resume of LoRA after $signal"
+  [ -s "$out/model/lora/pytorch_lora_weights.safetensors" ] || fail "the resumed run left no adapters"
+  [ "$(weights "$out")" = "$(weights "$folder/lora")" ] || fail "the resumed adapters differ after $signal"
+done
+
 "$syz" run $recipe --quiet --set steps=500 --out "$folder/terminated" >/dev/null 2>&1 &
 sleep 1.5
 kill -TERM $!

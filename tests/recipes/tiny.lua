@@ -4,6 +4,9 @@ local syz = require "syz"
 local opt = syz.options {
   model = { "tests/models/data/pipeline", "pipeline folder" }, steps = { 6, "optimizer steps" },
   method = { "srpo", "srpo or grpo", { "srpo", "grpo" } }, lr = { 1e-3, "learning rate" },
+  rank = { 0, "of LoRA adapters; 0 for none" }, from = { "", "adapters to start from" },
+  ema = { 0, "decay of a moving average; 0 for none" },
+  embeddings = { "", "folder that `syz embed` wrote" },
   poison = { 0, "step from which the reward is NaN; 0 for never" },
 }
 
@@ -28,7 +31,11 @@ function reward:relative(images, wanted, unwanted, kappa)
   return value
 end
 
-local pipe = syz.pipeline(opt.model, { size = { 16, 16 } })
+local pipe = syz.pipeline(opt.model, {
+  size = { 16, 16 }, embeddings = opt.embeddings ~= "" and opt.embeddings or nil,
+})
+if opt.from ~= "" then pipe:lora { load = opt.from } end
+if opt.rank > 0 then pipe:lora { rank = opt.rank } end
 local control = { positive = { "Real" }, negative = { "Flat", "Painted" } }
 local methods = {}
 
@@ -51,5 +58,6 @@ return syz.train {
   method = methods[opt.method](),
   prompts = { "a red cat", "two dogs", "a green hat" }, batch = 2,
   optimizer = syz.adamw { lr = opt.lr, clip = 1 }, steps = opt.steps, checkpoint_every = 2,
+  ema = opt.ema > 0 and { decay = opt.ema, every = 2 } or nil,
   eval = { every = 3, grid = 2, steps = 2 },
 }

@@ -48,7 +48,7 @@ _syz() {
       COMPREPLY=($(compgen -S = -W "$("${COMP_WORDS[0]}" run "${COMP_WORDS[2]}" --help 2>/dev/null |
         sed -n 's/^  \([a-z_][a-z_0-9]*\)  .*/\1/p')" -- "$word"))
       return ;;
-    --out|--config|--model|--reward|--images|--prompts|--tokens|--transformer|--resume)
+    --out|--config|--model|--reward|--images|--prompts|--tokens|--transformer|--lora|--resume)
       COMPREPLY=($(compgen -f -- "$word")); return ;;
   esac
   case $word in
@@ -68,7 +68,8 @@ local function zsh_flags(declared)
   local specs = {}
   for _, flag in ipairs(args.flags(declared)) do
     local help = quote(flag.help):gsub("[%[%]]", "\\%0")
-    local files = flag.value and (flag.value == "FILE" or flag.value == "DIR") and ":file:_files" or flag.value and
+    local named = flag.value == "FILE" or flag.value == "DIR" or flag.value == "PATH"
+    local files = named and ":file:_files" or flag.value and
       ":" .. flag.value:lower():gsub("=", " ") .. ": " or ""
     specs[#specs + 1] = ("'%s--%s[%s]%s'"):format(flag.many and "*" or "", flag.name, help, files)
   end

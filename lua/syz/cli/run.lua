@@ -25,6 +25,8 @@ local command = {
     { name = "resume", value = "DIR", optional = true, help = "go on with an interrupted run (default: the newest)",
       accepts = function(word) return core.file.exists(word) ~= "file" and not word:match "%.lua$" end },
     { name = "ledger", help = "a detailed ledger: gradient norm of each branch, numbers of each sample" },
+    { name = "dry-run", help = "build all of it, with random weights where there are no files, and make one step" },
+    { name = "layers", value = "N", kind = "integer", help = "depth of large models in a dry run (default 1)" },
     { name = "keep", value = "N", kind = "integer", help = "checkpoints to keep (default 2)" },
   },
   examples = {
@@ -32,6 +34,7 @@ local command = {
     "syz run recipes/srpo.lua --help",
     "syz run recipes/srpo.lua --set lr=1e-5 --set steps=40 --out runs/longer",
     "syz run recipes/srpo.lua --resume",
+    "syz run recipes/flux/srpo_hps.lua --dry-run   # what it would take, without the files",
     "syz run recipes/paper/table1.lua --quick   # a yes/no option of the recipe: --set quick=true",
     "syz run runs/longer/recipe.lua --config runs/longer/config.yaml   # the same again",
   },
@@ -170,6 +173,13 @@ function command.run(given)
   if given.help then return print_help(cli, given) end
   local wanted, reason = overrides(given)
   if not wanted then return cli.misuse(reason, command) end
+  if given.layers and (given.layers < 1 or not given["dry-run"]) then
+    return cli.misuse("--layers takes a number from 1 and goes with --dry-run", command)
+  end
+  if given["dry-run"] then
+    if given.resume or given.out then return cli.misuse("--dry-run writes nothing: no --out, no --resume", command) end
+    return require("syz.cli.dry").run(cli, given, wanted)
+  end
   if given.keep and given.keep < 1 then return cli.misuse("--keep must be at least 1", command) end
   local folder = given.out
   if given.resume then

@@ -2,6 +2,7 @@
 local core = require "syz.core"
 local files = require "syz.files"
 local images = require "syz.images"
+local lora = require "syz.lora"
 local progress = require "syz.progress"
 local run = require "syz.run"
 
@@ -15,13 +16,17 @@ local command = {
     { name = "model", short = "m", value = "DIR", help = "a pipeline folder, or a run's folder (the emoji pipeline)" },
     { name = "prompt", short = "p", value = "TEXT", many = true, help = "the same as PROMPT" },
     { name = "n", short = "n", value = "N", kind = "integer", help = "images per prompt (4)" },
-    { name = "steps", value = "N", kind = "integer", help = "sampling steps (24)" },
-    { name = "guidance", value = "G", kind = "number", help = "guidance (2)" },
+    { name = "steps", value = "N", kind = "integer", help = "sampling steps (24; FLUX.1-dev 28, schnell 4)" },
+    { name = "guidance", value = "G", kind = "number", help = "guidance (2; FLUX.1-dev 3.5, schnell 1)" },
+    { name = "size", value = "N|WxH", help = "pixels of a side, or width and height (the pipeline's)" },
     { name = "transformer", value = "DIR", help = "use these transformer weights instead of the pipeline's" },
+    { name = "lora", value = "PATH", help = "LoRA adapters, a folder or a file, on the transformer" },
+    { name = "lora-scale", value = "S", kind = "number", help = "how much of the adapters (1)" },
     { name = "out", short = "o", value = "FILE", help = "where the picture goes (sample.png)" },
   },
   examples = {
     'syz sample "red apple" "3D render. red apple"',
+    'syz sample "red apple" --model examples/emoji/pipeline --lora runs/srpo_lora-20250131-101500/model/lora',
     'syz sample "red apple" --model runs/srpo-20250131-101500 --n 8 --out after.png',
   },
 }
@@ -32,17 +37,25 @@ local MOST = 1000
 -- Drawn with when no model is named.
 local EMOJI = "examples/emoji/pipeline"
 
--- A run's folder holds only what training changed; the rest comes from the pipeline its recipe named.
-local function parts_of(folder, transformer)
-  if not run.record(folder) then return folder, transformer end
-  local trained = folder .. "/model/transformer"
+-- A run's folder holds only what training changed, the transformer or adapters; the rest comes from the pipeline its
+-- recipe named.
+local function parts_of(folder, given)
+  if not run.record(folder) then return folder, given.transformer, given.lora end
+  local trained, adapters = folder .. "/model/transformer", lora.of_run(folder)
   local ok, config = pcall(core.yaml.decode, core.file.read(folder .. "/config.yaml") or "", folder .. "/config.yaml")
   if not ok then return nil, config end
   local base = type(config) == "table" and config.model
-  if not core.file.exists(trained) or type(base) ~= "string" then
+  if not (adapters or core.file.exists(trained)) or type(base) ~= "string" then
     return nil, folder .. ": this run left no trained transformer; name a pipeline folder with --model"
   end
-  return base, transformer or trained
+  return base, given.transformer or not adapters and trained or nil, given.lora or adapters
+end
+
+-- "720" or "1280x720" as { height, width }; nil when it is neither.
+local function size_of(typed)
+  local width, height = typed:match("^(%d+)x(%d+)$")
+  if not width then width, height = typed:match("^%d+$"), typed:match("^%d+$") end
+  return width and { tonumber(height), tonumber(width) }
 end
 
 local function draw(pipe, given)
@@ -52,7 +65,8 @@ local function draw(pipe, given)
   end
   local bar = progress.new(nil, "sampling")
   local batch = pipe:sample {
-    prompts = prompts, steps = given.steps or 24, guidance = given.guidance or 2, seed = given.seed or 0,
+    prompts = prompts, steps = given.steps or pipe.default_steps or 24,
+    guidance = given.guidance or pipe.default_guidance or 2, seed = given.seed or 0,
     on_step = function(done, total)
       bar.total = total
       bar:update(done)
@@ -78,10 +92,14 @@ function command.run(given)
   local out = given.out or "sample.png"
   local writable, why = files.picture(out)
   if not writable then return cli.misuse(why, command) end
-  local base, transformer = parts_of(given.model, given.transformer)
+  local base, transformer, adapters = parts_of(given.model, given)
   if not base then return cli.fail(transformer) end
-  local pipe = require("syz").pipeline(base)
+  if given["lora-scale"] and not adapters then return cli.misuse("--lora-scale needs --lora PATH", command) end
+  local size = given.size and size_of(given.size)
+  if given.size and not size then return cli.misuse("--size takes N or WxH, such as 720 or 1280x720", command) end
+  local pipe = require("syz").pipeline(base, { size = size })
   if transformer then pipe.transformer = require("syz.pipeline").transformer(transformer) end
+  if adapters then pipe:lora { load = adapters, scale = given["lora-scale"] } end
   core.scope(function() core.image.write(out, (draw(pipe, given))) end)
   cli.out(given.json and core.json.encode { image = out } .. "\n" or out .. "\n")
   return cli.ok

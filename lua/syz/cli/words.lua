@@ -20,7 +20,8 @@ local command = {
   complete = "file",
   flags = {
     { name = "reward", short = "r", value = "DIR", many = true,
-      help = "a CLIP-like reward's folder; further ones are asked whether they agree (" .. EMOJI .. "reward)" },
+      help = "a CLIP-like reward's folder, or KIND:PATH such as hps:FILE; further ones are asked whether they agree ("
+        .. EMOJI .. "reward)" },
     { name = "images", short = "i", value = "FILE",
       help = "a WebDataset .tar, or a folder with metadata.jsonl (" .. EMOJI .. "data/emoji64-test.tar)" },
     { name = "positive", value = "WORDS", help = "words to move towards, comma-separated" },
@@ -172,10 +173,10 @@ end
 local function load_rewards(given)
   local list = {}
   for i, folder in ipairs(given.reward or { EMOJI .. "reward" }) do
-    if core.file.exists(folder .. "/config.json") ~= "file" then
+    if not folder:find("^[%a_]+:") and core.file.exists(folder .. "/config.json") ~= "file" then
       error(("%s is no reward: it has no config.json; name a CLIP folder with --reward"):format(folder), 0)
     end
-    list[i] = require("syz").reward.clip(folder)
+    list[i] = require("syz.rewards.open").open(folder)
   end
   return list
 end

@@ -231,7 +231,7 @@ function M.define(spec)
 
   function Method:step(batch, generator)
     M.at_step(self, batch.step)
-    local noise = path_of.draw_noise(self, #batch.prompts, generator)
+    local noise = path_of.draw_noise(self, batch, generator)
     local plan = spec.plan(self, generator, self.schedule:levels(self.rollout_steps), batch.step)
     local path = path_of.roll(self, batch, noise, plan.last)
     local views = { { row = plan_row(self, path, plan), image = function() return path:surrogate(plan) end } }

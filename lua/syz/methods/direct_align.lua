@@ -29,7 +29,7 @@ end
 --- Clean latents to start from: a rollout of the current model, or real images when the method trains offline.
 ---@return syz.Tensor x0, syz.Tensor eps
 function M.start(self, batch, generator)
-  local eps = backprop.draw_noise(self, #batch.prompts, generator)
+  local eps = backprop.draw_noise(self, batch, generator)
   if self.offline then
     local images = self.offline(batch.prompts, generator)
     return core.no_grad(core.scope, function() return self.pipeline:encode(images) end), eps

@@ -19,10 +19,18 @@ local M = {}
 local Grpo = {}
 Grpo.__index = Grpo
 
---- The pipeline with a frozen copy of its transformer as it is now. A run that resumes builds its method before it
---- loads a checkpoint, so that the copy is always of the weights that training started from.
+-- With adapters the model before training is the model without them: no second copy of its weights.
+local function without_adapters(pipe)
+  return setmetatable({ velocity = function(_, x, t, cond, guidance)
+    return pipe.adapter:disabled(pipe.velocity, pipe, x, t, cond, guidance)
+  end }, { __index = pipe })
+end
+
+--- The pipeline with a frozen copy of its transformer as it is now, or without its adapters. A run that resumes builds
+--- its method before it loads a checkpoint, so that the copy is always of the weights that training started from.
 ---@param pipe syz.Pipeline
 function M.reference(pipe)
+  if pipe.adapter then return without_adapters(pipe) end
   local model = pipe.transformer
   local copy = core.model.create(model:config()):init(0)
   core.scope(function()

@@ -40,15 +40,16 @@ function M.guidance(value, schedule, level, step)
   return core.tensor(list)
 end
 
---- The noise a rollout starts from, one per sample or one for all.
+--- The noise a rollout starts from, one per sample or one for all: also for all parts of an accumulated batch.
 function M.draw_noise(self, batch, generator)
-  if self.noise == "shared" then
-    local one = self.pipeline:noise(generator, 1)
-    local shape = one:shape()
-    shape[1] = batch
-    return one:broadcast_to(shape)
+  if self.noise ~= "shared" then return self.pipeline:noise(generator, #batch.prompts) end
+  if (batch.part or 1) == 1 then
+    if self.shared_noise then self.shared_noise:free() end
+    self.shared_noise = self.pipeline:noise(generator, 1):keep()
   end
-  return self.pipeline:noise(generator, batch)
+  local shape = self.shared_noise:shape()
+  shape[1] = #batch.prompts
+  return self.shared_noise:broadcast_to(shape)
 end
 
 ---@class syz.Path

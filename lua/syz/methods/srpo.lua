@@ -55,6 +55,9 @@ function M.new(options)
     error(("srpo: form %q needs a reward with the method %s(images, wanted, unwanted, kappa)"):format(self.form,
       needed), 2)
   end
+  if needed == "mixed" and self.reward.unmixable then
+    error('srpo: form "cfg": ' .. self.reward.unmixable, 2)
+  end
   self.control = self.control or control.resolve(control.released, self.reward)
   local kappa = options.kappa or {}
   fields.check("srpo: kappa", kappa, { denoise = "any", inversion = "any" })

@@ -5,34 +5,22 @@ local fields = require "syz.fields"
 local identity = require "syz.identity"
 local learned = require "syz.learned_tokens"
 local precision = require "syz.precision"
+local preprocess = require "syz.rewards.preprocess"
 local text_reader = require "syz.texts"
 
 local M = {}
 
 ---@class syz.ClipReward
----@field scale number  factor on the cosine: 1 for HPSv2.1; exp(logit_scale)/20 for CLIP and PickScore in SRPO
+---@field scale number       factor on the cosine: 1 for HPSv2.1; exp(logit_scale)/20 for CLIP and PickScore in SRPO
+---@field preprocess string  a name of syz.rewards.preprocess
 local Reward = {}
 Reward.__index = Reward
 
-local CLIP_MEAN = { 0.48145466, 0.4578275, 0.40821073 }
-local CLIP_STD = { 0.26862954, 0.26130258, 0.27577711 }
-
---- What the vision tower expects of images [N,H,W,3] in [0, 1]: bicubic resize of the shorter side (antialiased, as
---- torchvision does it), centre crop, CLIP's mean and standard deviation.
+--- What the vision tower expects of images [N,H,W,3] in [0, 1]: preprocessing "crop" at the tower's size.
 ---@param images syz.Tensor
 ---@param config table  the CLIPModel configuration
 function M.normalize(images, config)
-  local size = config.vision_config.image_size
-  local h, w = images:size(1), images:size(2)
-  if h ~= size or w ~= size then
-    local short = math.min(h, w)
-    local height, width = math.floor(h * size / short + 0.5), math.floor(w * size / short + 0.5)
-    images = images:resize(height, width, 1, true)
-    local top, left = math.floor((height - size) / 2), math.floor((width - size) / 2)
-    if height ~= size then images = images:slice(1, top, top + size) end
-    if width ~= size then images = images:slice(2, left, left + size) end
-  end
-  return (images - core.tensor(CLIP_MEAN)) / core.tensor(CLIP_STD)
+  return preprocess.apply("crop", images, M.image_size(config))
 end
 
 --- Unit text features [B,P], without gradient, cached by text.
@@ -80,7 +68,8 @@ end
 
 --- Unit image features [B,P]; gradients flow to the images.
 function Reward:image(images)
-  return self.model:image_features(M.normalize(images, self.config)):normalize(1e-12)
+  local pixels = preprocess.apply(self.preprocess, images, M.image_size(self.config))
+  return self.model:image_features(pixels):normalize(1e-12)
 end
 
 --- Scores {B} of images under one text each.
@@ -114,7 +103,8 @@ function Reward:save(folder)
     error(("%s is the folder this reward was loaded from: save it elsewhere"):format(folder), 2)
   end
   core.file.mkdir(folder)
-  for _, name in ipairs(core.file.list(self.folder)) do
+  local beside = core.file.exists(self.folder) == "folder" and core.file.list(self.folder) or {}
+  for _, name in ipairs(beside) do
     local weights = name:match("%.safetensors$") or name:match("%.bin$") or name:match("%.index%.json$")
     if not weights and core.file.exists(self.folder .. "/" .. name) == "file" then
       core.file.write(folder .. "/" .. name, core.file.read(self.folder .. "/" .. name))
@@ -123,35 +113,130 @@ function Reward:save(folder)
   self.model:save(folder)
 end
 
---- Load a CLIPModel folder with its tokenizer.
+-- ---- opening ----
+
+-- What transformers takes where a configuration is silent.
+local function default(config, tower, key, value)
+  local fields_ = config[tower] or {}
+  return fields_[key] or value
+end
+
+--- The side of the square images that a CLIPModel reads.
+---@param config table
+function M.image_size(config) return default(config, "vision_config", "image_size", 224) end
+
+local SCALES = { "cosine", "logit", "srpo" }
+
+local function scale_of(owner, value, model, level)
+  if type(value) == "number" then return value end
+  fields.choice(owner, "scale", value, SCALES, level + 1)
+  if value == "cosine" then return 1 end
+  local factor = math.exp(model:param("logit_scale"):to("f32"):item())
+  return value == "srpo" and factor / 20 or factor
+end
+
+local function has_tokenizer(folder)
+  return core.file.exists(folder .. "/vocab.json") == "file" or core.file.exists(folder .. "/tokenizer.json") == "file"
+end
+
+-- A tokenizer's folder that was named, or the reward's own, or else CLIP's vocabulary as it comes with the program.
+local function open_tokenizer(path, options, config, reading)
+  local vocabulary, reader = default(config, "text_config", "vocab_size", 49408), "the reward's text tower"
+  local folder = options.tokenizer or has_tokenizer(path) and path or text_reader.bundled("clip")
+  return text_reader.open(folder, vocabulary, reader, reading)
+end
+
+-- Weights of a published size do not tell gelu from quick_gelu: load again with the one that is wanted.
+local function with_activation(load, path, wanted, owner, level)
+  local model = load(path)
+  if wanted == nil or model:class() ~= "CLIPModel" then return model end
+  fields.choice(owner, "activation", wanted, { "gelu", "quick_gelu" }, level + 1)
+  local config, changed = model:config(), false
+  for _, tower in ipairs { "text_config", "vision_config" } do
+    config[tower] = config[tower] or {}
+    changed = changed or default(config, tower, "hidden_act", "quick_gelu") ~= wanted
+    config[tower].hidden_act = wanted
+  end
+  return changed and load(path, config) or model
+end
+
+local function check_path(owner, path, folder_only, level)
+  level = level + 1
+  if type(path) ~= "string" then
+    error(("%s needs the name of a folder%s, not a %s"):format(owner, folder_only and "" or " or weights file",
+      type(path)), level)
+  end
+  local kind = core.file.exists(path)
+  if kind ~= "folder" and (folder_only or kind ~= "file") then
+    error(("%s: %s; a reward's folder is needed"):format(path, kind and "a file" or "no such folder"), level)
+  end
+  if core.file.exists(path .. "/model_index.json") then
+    error(path .. " is a pipeline folder; a reward's folder holds a CLIPModel", level)
+  end
+end
+
+--- Fields that every CLIP-like reward takes.
+M.fields = {
+  scale = "number|string",   -- a factor on the cosine, or "cosine" (1), "logit" (exp(logit_scale)), "srpo" (that / 20)
+  preprocess = "string",     -- a name of syz.rewards.preprocess
+  activation = "string",     -- "gelu" or "quick_gelu", for weights files whose sizes do not tell
+  tokenizer = "string",      -- a folder; else the reward's own, or the one that comes with the program
+  checkpointing = "boolean", -- recompute each layer in the backward pass: less memory, about a third more time
+}
+
+--- Open a CLIPModel, in a folder or a weights file, as a reward: what hps, pickscore and clip_score share. The weights
+--- stay as they are stored, and frozen.
+---@param owner string       for messages: "syz.reward.hps"
+---@param path string
+---@param options table|nil  of M.fields
+---@param defaults { scale: string|number, preprocess: string[], reading: string|nil }   of the preprocessings the first
+---  is the default; reading: of the tokenizer, as syz.texts has it
+---@return syz.ClipReward
+function M.open(owner, path, options, defaults)
+  options = options or {}
+  fields.check(owner, options, M.fields, 3)
+  check_path(owner, path, false, 3)
+  local model = with_activation(core.model.load_stored, path, options.activation, owner, 3)
+  local reward = M.new(owner, model, path, options, defaults, 3)
+  return reward -- no tail call: errors count the levels up to the recipe
+end
+
+--- A reward of a loaded model.
+function M.new(owner, model, path, options, defaults, level)
+  level = level + 1
+  if model:class() ~= "CLIPModel" then
+    error(("%s holds a %s; %s is a CLIPModel"):format(path, model:class(),
+      owner == "syz.reward.clip" and "a reward" or owner), level)
+  end
+  model:requires_grad(false)
+  if options.checkpointing then model:checkpointing(true) end
+  local config, kind = model:config(), options.preprocess or defaults.preprocess[1]
+  fields.choice(owner, "preprocess", kind, defaults.preprocess, level)
+  local self = setmetatable({
+    model = model, config = config, folder = path, cache = {}, preprocess = kind,
+    tokenizer = open_tokenizer(path, options, config, defaults.reading),
+    length = default(config, "text_config", "max_position_embeddings", 77),
+    scale = scale_of(owner, options.scale or defaults.scale, model, level),
+  }, Reward)
+  identity.note("reward", path)
+  return self
+end
+
+--- Load a CLIPModel folder with its tokenizer, as f32 that can be trained.
 ---@param folder string
----@param options { scale: number|nil, logit_scale: boolean|nil }|nil  logit_scale = true uses exp(logit_scale)/20
+---@param options { scale: number|string|nil, logit_scale: boolean|nil, preprocess: string|nil }|nil
+---  logit_scale = true is scale = "srpo"
 ---@return syz.ClipReward
 function M.load(folder, options)
   options = options or {}
-  fields.check("syz.reward.clip", options, { scale = "number", logit_scale = "boolean" })
-  if type(folder) ~= "string" then error("syz.reward.clip needs the name of a folder, not a " .. type(folder), 2) end
-  if core.file.exists(folder) ~= "folder" then
-    error(("%s: %s; a reward's folder is needed"):format(folder, core.file.exists(folder) and "a file"
-      or "no such folder"), 2)
-  end
-  if core.file.exists(folder .. "/model_index.json") then
-    error(folder .. " is a pipeline folder; a reward's folder holds a CLIPModel", 2)
-  end
-  local model = core.model.load(folder)
-  if model:class() ~= "CLIPModel" then
-    error(("%s holds a %s; a reward is a CLIPModel"):format(folder, model:class()), 2)
-  end
-  model:requires_grad(false)
-  local config = model:config()
-  local self = setmetatable({
-    model = model, config = config, folder = folder, cache = {},
-    tokenizer = text_reader.open(folder, config.text_config.vocab_size, "the reward's text tower"),
-    length = config.text_config.max_position_embeddings, scale = options.scale or 1,
-  }, Reward)
-  identity.note("reward", folder)
-  if options.logit_scale then self.scale = math.exp(model:param("logit_scale"):item()) / 20 end
-  return self
+  local known = { logit_scale = "boolean" }
+  for name, kinds in pairs(M.fields) do known[name] = kinds end
+  fields.check("syz.reward.clip", options, known)
+  check_path("syz.reward.clip", folder, true, 2)
+  local model = with_activation(core.model.load, folder, options.activation, "syz.reward.clip", 2)
+  local defaults = { scale = options.logit_scale and "srpo" or 1, preprocess = { "crop", "pad", "processor" } }
+  local reward = M.new("syz.reward.clip", model, folder, options, defaults, 2)
+  return reward
 end
 
 return M

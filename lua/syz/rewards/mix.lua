@@ -11,6 +11,7 @@ local M = {}
 
 ---@class syz.RewardMix
 ---@field parts { name: string, reward: table, weight: fun(): number }[]
+---@field unmixable string|nil   why a part has no CFG form
 local Mix = {}
 Mix.__index = Mix
 
@@ -22,7 +23,7 @@ function M.new(parts)
   if type(parts) ~= "table" or #parts == 0 then
     error("reward_mix takes a list of { reward = ..., weight = ..., name = ... }", 2)
   end
-  local list, taken = {}, {}
+  local list, taken, unmixable = {}, {}, nil
   for i, part in ipairs(parts) do
     local owner = ("reward_mix, entry %d"):format(i)
     fields.check(owner, part, { reward = "table", weight = "number|function", name = "string" })
@@ -30,10 +31,11 @@ function M.new(parts)
     local name = part.name or ("part%d"):format(i)
     if taken[name] then error(("reward_mix: two entries are named %q"):format(name), 2) end
     taken[name] = true
+    unmixable = unmixable or part.reward.unmixable
     list[i] = { name = name, reward = part.reward,
                 weight = fields.setting(part.weight or 1, ("reward_mix: weight of %s"):format(name)) }
   end
-  return setmetatable({ parts = list, last = {} }, Mix)
+  return setmetatable({ parts = list, last = {}, unmixable = unmixable }, Mix)
 end
 
 -- Norm of each sample's gradient, averaged.
@@ -87,10 +89,15 @@ function Mix:mixed(images, wanted, unwanted, k)
   return self:combine(images, function(reward, x) return reward:mixed(x, wanted, unwanted, k) end)
 end
 
---- Features of every part, for `pair`.
+-- A reward whose features of an image can be compared with any text.
+local function has_pairs(reward) return reward.image ~= nil and reward.pair ~= nil end
+
+--- Features of every part, for `pair`; of a part without such, the images.
 function Mix:image(images)
   local features = {}
-  for i, part in ipairs(self.parts) do features[i] = part.reward:image(images) end
+  for i, part in ipairs(self.parts) do
+    features[i] = has_pairs(part.reward) and part.reward:image(images) or images
+  end
   return features
 end
 
@@ -98,7 +105,8 @@ end
 function Mix:pair(features, texts)
   local value
   for i, part in ipairs(self.parts) do
-    local scores = part.weight() * part.reward:pair(features[i], texts)
+    local score = has_pairs(part.reward) and part.reward.pair or part.reward.score
+    local scores = part.weight() * score(part.reward, features[i], texts)
     value = value and value + scores or scores
   end
   return value
