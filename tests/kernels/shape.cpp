@@ -1,6 +1,8 @@
 #include "check.hpp"
 #include "syzygy.h"
 
+#include <sys/mman.h>
+
 /* Bytes to be moved: all different, as far as they can be. */
 static array<uint8_t> bytes(int64_t n) {
     array<uint8_t> x(n);
@@ -130,4 +132,38 @@ static void all_halves() {
         if (back[i] != x[i] && (x[i] & 0x7fff) <= 0x7c00) failed("f16 %04x comes back as %04x", x[i], back[i]);
 }
 
-MAIN({"copy", copy}, {"gather", gather}, BOTH(scatter_add), BOTH(rows), {"cast", cast}, {"all halves", all_halves})
+/* ---- offsets beyond 32 bits ---- */
+
+/* Two runs of four numbers, 3 * 10^9 elements apart, in memory of which only their pages exist. */
+static void far_apart() {
+    const int64_t apart = 3000000000, bytes = (apart + 4) * 4;
+    void *memory =
+        mmap(nullptr, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) {
+        printf("no 12 GB of address space: not run\n");
+        return;
+    }
+    float *x = (float *)memory;
+    array<float> y(8), expected(8), zeros(8);
+    array<int64_t> ids(2);
+    syz_nest nest = {2, {2, 4}, {apart, 1}, {4, 1}};
+    for (int64_t i = 0; i < 8; i++)
+        expected[i] = x[i / 4 * apart + i % 4] = (float)(i + 1);
+    ids[0] = 0, ids[1] = apart / 4;
+    run([&] { return syz_cuda::copy<float>(y, x, &nest, 4, 0); }, {y});
+    compare_exactly("copy", y, expected);
+    run([&] { return syz_cuda::binary<float>(y, x, zeros, &nest, SYZ_BINARY_ADD, 0); }, {y});
+    compare_exactly("binary", y, expected);
+    run([&] { return syz_cuda::gather<float>(y, x, ids, 1, apart / 4 + 1, 2, 16, 0); }, {y});
+    compare_exactly("gather", y, expected);
+    run([&] { return syz_cuda::gather_rows<float>(y, x, ids, 0, 2, 4, 0); }, {y});
+    compare_exactly("gather_rows", y, expected);
+    for (int64_t i = 0; i < 8; i++)
+        x[i / 4 * apart + i % 4] = 0;
+    run([&] { return syz_cuda::scatter_rows<float>(x, y, ids, 0, 2, 4, 0); }, {});
+    if (x[apart + 3] != 3 * expected[7]) failed("scatter_rows wrote %g", x[apart + 3]); /* once in each schedule */
+    munmap(memory, (size_t)bytes);
+}
+
+MAIN({"copy", copy}, {"gather", gather}, BOTH(scatter_add), BOTH(rows), {"cast", cast}, {"all halves", all_halves},
+     {"far apart", far_apart})
