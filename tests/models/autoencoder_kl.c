@@ -42,6 +42,17 @@ static void without_attention(void **state) {
     compare("vae_b");
 }
 
+static void one_level_with_quant_convolutions(void **state) {
+    (void)state;
+    reference_case c = reference_open("vae_c");
+    syz_model_set_requires_grad(c.model, true);
+    one_way(&c, "encode", "image", "moments", "encoder.");
+    reference_gradients(&c, "quant_conv.", 1e-4);
+    one_way(&c, "decode", "latent", "decoded", "decoder.");
+    reference_gradients(&c, "post_quant_conv.", 1e-4);
+    reference_close(&c);
+}
+
 static void checkpointing_changes_nothing(void **state) {
     (void)state;
     reference_case c = reference_open("vae_a");
@@ -117,6 +128,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         CHECK_TEST(with_attention),
         CHECK_TEST(without_attention),
+        CHECK_TEST(one_level_with_quant_convolutions),
         CHECK_TEST(checkpointing_changes_nothing),
         CHECK_TEST(frozen_weights_cost_nothing),
         CHECK_TEST(quant_convolutions),

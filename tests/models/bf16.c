@@ -18,12 +18,12 @@ static const comparison comparisons[] = {
      "forward",
      {"hidden_states", "encoder_hidden_states", "pooled_projections", "timestep", "guidance", "img_ids", "txt_ids"},
      {"output"}},
-    {"clip_text_a", "forward", {"input_ids"}, {"last_hidden_state", "pooler_output"}},
-    {"clip_text_b", "forward", {"input_ids"}, {"text_embeds", "last_hidden_state"}},
-    {"vae_a vae_b", "encode", {"image"}, {"moments"}},
-    {"vae_a vae_b", "decode", {"latent"}, {"decoded"}},
-    {"clip_vision_a clip_vision_b", "image_features", {"pixel_values"}, {"image_embeds"}},
-    {"clip_a", "forward", {"input_ids", "pixel_values"}, {"logits_per_image"}},
+    {"clip_text_a clip_text_c clip_text_d", "forward", {"input_ids"}, {"last_hidden_state", "pooler_output"}},
+    {"clip_text_b clip_text_e clip_text_f", "forward", {"input_ids"}, {"text_embeds", "last_hidden_state"}},
+    {"vae_a vae_b vae_c", "encode", {"image"}, {"moments"}},
+    {"vae_a vae_b vae_c", "decode", {"latent"}, {"decoded"}},
+    {"clip_vision_a clip_vision_b clip_vision_c", "image_features", {"pixel_values"}, {"image_embeds"}},
+    {"clip_a clip_b clip_c", "forward", {"input_ids", "pixel_values"}, {"logits_per_image"}},
     {"t5_a t5_b t5_c t5_d", "forward", {"input_ids", "attention_mask"}, {"last_hidden_state"}},
 };
 

@@ -22,36 +22,42 @@ static void backward(const reference_case *c, syz_tensor *const outputs[], const
     assert_int_equal(syz_backward(loss, NULL), SYZ_OK);
 }
 
-/* Also the rule for the pooled token when eos_token_id is the historical 2. */
+/* Also both rules for the pooled token: eos_token_id is the historical 2 in a and d, a true one in c. */
 static void text_model(void **state) {
     (void)state;
+    static const char *const cases[] = {"clip_text_a", "clip_text_c", "clip_text_d"};
     static const char *const names[] = {"last_hidden_state", "pooler_output"};
-    reference_case c = reference_open("clip_text_a");
-    syz_model_set_requires_grad(c.model, true);
-    syz_tensor *ids = reference_get(&c, "input_ids"), *out[2];
-    call(c.model, "forward", &ids, 1, out, 2);
-    for (int k = 0; k < 2; k++)
-        check_close(out[k], reference_get(&c, names[k]), 1e-5);
-    backward(&c, out, names, 2);
-    reference_gradients(&c, "", 1e-4);
-    reference_close(&c);
+    for (int n = 0; n < 3; n++) {
+        reference_case c = reference_open(cases[n]);
+        syz_model_set_requires_grad(c.model, true);
+        syz_tensor *ids = reference_get(&c, "input_ids"), *out[2];
+        call(c.model, "forward", &ids, 1, out, 2);
+        for (int k = 0; k < 2; k++)
+            check_close(out[k], reference_get(&c, names[k]), 1e-5);
+        backward(&c, out, names, 2);
+        reference_gradients(&c, "", 1e-4);
+        reference_close(&c);
+    }
 }
 
-/* Also the rule for a true eos_token_id: its first place, though padding repeats it and larger ids exist. */
+/* Also the rule for a true eos_token_id, in b: its first place, though padding repeats it and larger ids exist. */
 static void text_model_with_projection(void **state) {
     (void)state;
+    static const char *const cases[] = {"clip_text_b", "clip_text_e", "clip_text_f"};
     static const char *const names[] = {"text_embeds", "last_hidden_state", "pooler_output"};
-    reference_case c = reference_open("clip_text_b");
-    syz_model_set_requires_grad(c.model, true);
-    syz_tensor *ids = reference_get(&c, "input_ids"), *out[3], *features;
-    call(c.model, "forward", &ids, 1, out, 3);
-    for (int k = 0; k < 3; k++)
-        check_close(out[k], reference_get(&c, names[k]), 1e-5);
-    backward(&c, out, names, 2);
-    reference_gradients(&c, "", 1e-4);
-    call(c.model, "text_features", &ids, 1, &features, 1);
-    reference_same(features, out[0]);
-    reference_close(&c);
+    for (int n = 0; n < 3; n++) {
+        reference_case c = reference_open(cases[n]);
+        syz_model_set_requires_grad(c.model, true);
+        syz_tensor *ids = reference_get(&c, "input_ids"), *out[3], *features;
+        call(c.model, "forward", &ids, 1, out, 3);
+        for (int k = 0; k < 3; k++)
+            check_close(out[k], reference_get(&c, names[k]), 1e-5);
+        backward(&c, out, names, 2);
+        reference_gradients(&c, "", 1e-4);
+        call(c.model, "text_features", &ids, 1, &features, 1);
+        reference_same(features, out[0]);
+        reference_close(&c);
+    }
 }
 
 static void compare_vision(const char *name) {
@@ -74,12 +80,12 @@ static void vision_model(void **state) {
     (void)state;
     compare_vision("clip_vision_a");
     compare_vision("clip_vision_b");
+    compare_vision("clip_vision_c");
 }
 
-static void both_towers(void **state) {
-    (void)state;
+static void compare_both(const char *name) {
     static const char *const names[] = {"logits_per_image", "text_embeds", "image_embeds"};
-    reference_case c = reference_open("clip_a");
+    reference_case c = reference_open(name);
     syz_model_set_requires_grad(c.model, true);
     syz_tensor *in[2] = {reference_get(&c, "input_ids"), reference_leaf(reference_image(&c, "pixel_values"))};
     syz_tensor *out[3], *features[2];
@@ -94,6 +100,13 @@ static void both_towers(void **state) {
     for (int k = 0; k < 2; k++)
         check_close(syz_normalize(features[k], 1e-12), reference_get(&c, names[1 + k]), 1e-5);
     reference_close(&c);
+}
+
+static void both_towers(void **state) {
+    (void)state;
+    compare_both("clip_a");
+    compare_both("clip_b");
+    compare_both("clip_c");
 }
 
 /* A lone tower as transformers 5 saves it, without its name before the parameters'. */

@@ -30,15 +30,15 @@ def vae(model, stored):
     return {"moments": model._encode(bf16(stored["image"])), "decoded": model.decode(bf16(stored["latent"])).sample}
 
 
-CASES = {
-    "flux": (FluxTransformer2DModel, "abc", call(FLUX_INPUTS), {"output": "sample"}),
-    "clip_text_a": (CLIPTextModel, "", call(["input_ids"]), ["last_hidden_state", "pooler_output"]),
-    "clip_text_b": (CLIPTextModelWithProjection, "", call(["input_ids"]), ["last_hidden_state", "text_embeds"]),
-    "clip_vision": (CLIPVisionModelWithProjection, "ab", call(["pixel_values"]), ["image_embeds"]),
-    "clip_a": (CLIPModel, "", call(["input_ids", "pixel_values"]), ["logits_per_image"]),
-    "vae": (AutoencoderKL, "ab", vae, ["moments", "decoded"]),
-    "t5": (T5EncoderModel, "abcd", call(["input_ids", "attention_mask"]), ["last_hidden_state"]),
-}
+CASES = [
+    ("flux", "abc", FluxTransformer2DModel, call(FLUX_INPUTS), {"output": "sample"}),
+    ("clip_text", "acd", CLIPTextModel, call(["input_ids"]), ["last_hidden_state", "pooler_output"]),
+    ("clip_text", "bef", CLIPTextModelWithProjection, call(["input_ids"]), ["last_hidden_state", "text_embeds"]),
+    ("clip_vision", "abc", CLIPVisionModelWithProjection, call(["pixel_values"]), ["image_embeds"]),
+    ("clip", "abc", CLIPModel, call(["input_ids", "pixel_values"]), ["logits_per_image"]),
+    ("vae", "abc", AutoencoderKL, vae, ["moments", "decoded"]),
+    ("t5", "abcd", T5EncoderModel, call(["input_ids", "attention_mask"]), ["last_hidden_state"]),
+]
 
 
 @torch.no_grad()
@@ -55,8 +55,8 @@ def errors(cls, name, run, outputs):
 
 if __name__ == "__main__":
     table = {}
-    for stem, (cls, letters, run, outputs) in CASES.items():
-        for name in [f"{stem}_{letter}" for letter in letters] or [stem]:
+    for stem, letters, cls, run, outputs in CASES:
+        for name in [f"{stem}_{letter}" for letter in letters]:
             table[name] = errors(cls, name, run, outputs)
     write_json(MODELS / "bf16.json", table)
     print(json.dumps(table, indent=1))
