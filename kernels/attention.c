@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { QUERIES = 64, MAX_KEYS = 128 };
+enum { QUERIES = 64, MAX_KEYS = 128, MAX_GROUP = 8 };
 
 /* Keys per block: fewer for wide heads, so that the packed blocks stay in the second-level cache. */
 static int64_t keys_per_block(const syz_attention_shape *p) {
@@ -32,15 +32,21 @@ static void pack(float *restrict to, int64_t width, const float *restrict from, 
     }
 }
 
-/* to [d, width] = from^T, padded with zeros */
+/* to [d, width] = from^T, padded with zeros. In squares of one cache line's width: tokens lie kilobytes apart, and a
+ * column of them at a time would leave none of the lines it reads in the cache for the next. */
 static void pack_transposed(float *restrict to, int64_t width, const float *restrict from, int64_t step, int64_t n,
                             int64_t d) {
-    for (int64_t c = 0; c < d; c++) {
-        for (int64_t j = 0; j < n; j++)
-            to[c * width + j] = from[j * step + c];
+    for (int64_t j0 = 0; j0 < n; j0 += SYZ_LANES) {
+        for (int64_t c0 = 0; c0 < d; c0 += SYZ_LANES) {
+            int64_t j1 = j0 + SYZ_LANES < n ? j0 + SYZ_LANES : n, c1 = c0 + SYZ_LANES < d ? c0 + SYZ_LANES : d;
+            for (int64_t j = j0; j < j1; j++)
+                for (int64_t c = c0; c < c1; c++)
+                    to[c * width + j] = from[j * step + c];
+        }
+    }
+    for (int64_t c = 0; c < d; c++)
         for (int64_t j = n; j < width; j++)
             to[c * width + j] = 0;
-    }
 }
 
 /* One head's view of the arrays. */
@@ -74,29 +80,38 @@ static void apply_masks(float *s, int64_t ld, const head *x, int64_t q0, int64_t
 
 /* ---- forward ---- */
 
+/* A block of queries and what has been summed up for it so far. */
 typedef struct {
-    float *q, *kt, *v, *s, *o; /* [64,width] [d,keys] [keys,width] [64,keys] [64,width] */
+    float *q, *o; /* [64,width] */
     float max[QUERIES], sum[QUERIES];
+} query_block;
+
+/* Several blocks of queries share a packed block of keys and values. */
+typedef struct {
+    float *kt, *v, *s; /* [d,keys] [keys,width] [64,keys] */
+    query_block block[MAX_GROUP];
 } forward_work;
 
-static size_t forward_floats(const syz_attention_shape *p) {
+static size_t forward_floats(const syz_attention_shape *p, int64_t group) {
     int64_t width = syz_lanes_up(p->d), keys = syz_lanes_up(keys_per_block(p));
-    return (size_t)(2 * QUERIES * width + p->d * keys + keys * width + QUERIES * keys);
+    return (size_t)(2 * group * QUERIES * width + p->d * keys + keys * width + QUERIES * keys);
 }
 
-static void forward_layout(forward_work *w, float *memory, const syz_attention_shape *p) {
+static void forward_layout(forward_work *w, float *memory, const syz_attention_shape *p, int64_t group) {
     int64_t width = syz_lanes_up(p->d), keys = syz_lanes_up(keys_per_block(p));
-    w->q = memory;
-    w->o = w->q + QUERIES * width;
-    w->kt = w->o + QUERIES * width;
+    w->kt = memory;
     w->v = w->kt + p->d * keys;
     w->s = w->v + keys * width;
+    for (int64_t g = 0; g < group; g++) {
+        w->block[g].q = w->s + QUERIES * keys + 2 * g * QUERIES * width;
+        w->block[g].o = w->block[g].q + QUERIES * width;
+    }
 }
 
 /* s becomes exp(s - max so far); what was accumulated under a smaller maximum is scaled down. */
-static void soften(forward_work *w, int64_t nq, int64_t ld, int64_t width, bool first) {
-    for (int64_t i = 0; i < nq; i++) {
-        float *s = w->s + i * ld, top = first ? -INFINITY : w->max[i], sum = 0;
+static void soften(float *s, query_block *w, int64_t nq, int64_t ld, int64_t width, bool first) {
+    for (int64_t i = 0; i < nq; i++, s += ld) {
+        float top = first ? -INFINITY : w->max[i], sum = 0;
 #pragma omp simd reduction(max : top)
         for (int64_t j = 0; j < ld; j++)
             top = s[j] > top ? s[j] : top;
@@ -117,46 +132,78 @@ static void soften(forward_work *w, int64_t nq, int64_t ld, int64_t width, bool 
     }
 }
 
-/* Rows q0..q0+nq of one head. */
-static void forward_block(float *y, float *lse, const float *q, const float *k, const float *v, const head *x,
-                          forward_work *w, int64_t q0, int64_t nq) {
+/* One block of queries against the packed keys k0..k0+nk. */
+static void meet_keys(const head *x, forward_work *w, query_block *block, int64_t q0, int64_t nq, int64_t k0,
+                      int64_t nk) {
+    int64_t ld = syz_lanes_up(nk), width = x->width;
+    syz_tile_product((syz_tile){w->s, block->q, w->kt, ld, width, 1, ld, x->p->d, false}, nq, ld);
+    apply_masks(w->s, ld, x, q0, nq, k0, nk);
+    soften(w->s, block, nq, ld, width, k0 == 0);
+    syz_tile_product((syz_tile){block->o, w->s, w->v, width, ld, 1, width, nk, k0 > 0}, nq, width);
+}
+
+/* Rows q0..q0+nq of one head, from what was summed up. */
+static void finish_block(float *y, float *lse, const head *x, const query_block *block, int64_t q0, int64_t nq) {
     const syz_attention_shape *p = x->p;
-    int64_t at_q = head_start(p, x->b, x->h, p->tq) + q0 * x->step, at_k = head_start(p, x->b, x->h, p->tk);
-    int64_t end = p->causal && q0 + nq < p->tk ? q0 + nq : p->tk, width = x->width;
-    pack(w->q, width, q + at_q, x->step, nq, p->d, p->scale);
-    for (int64_t k0 = 0; k0 < end; k0 += x->keys) {
-        int64_t nk = end - k0 < x->keys ? end - k0 : x->keys, ld = syz_lanes_up(nk);
-        pack_transposed(w->kt, ld, k + at_k + k0 * x->step, x->step, nk, p->d);
-        pack(w->v, width, v + at_k + k0 * x->step, x->step, nk, p->d, 1);
-        syz_tile_product((syz_tile){w->s, w->q, w->kt, ld, width, 1, ld, p->d, false}, nq, ld);
-        apply_masks(w->s, ld, x, q0, nq, k0, nk);
-        soften(w, nq, ld, width, k0 == 0);
-        syz_tile_product((syz_tile){w->o, w->s, w->v, width, ld, 1, width, nk, k0 > 0}, nq, width);
-    }
-    for (int64_t i = 0; i < nq; i++) {
-        bool seen = w->sum[i] > 0 || w->sum[i] != w->sum[i]; /* NaN passes through */
-        float factor = seen ? 1.0f / w->sum[i] : 0;
+    float *to = y + head_start(p, x->b, x->h, p->tq) + q0 * x->step;
+    lse += (x->b * p->h + x->h) * p->tq + q0;
+    for (int64_t i = 0; i < nq; i++, to += x->step) {
+        bool seen = block->sum[i] > 0 || block->sum[i] != block->sum[i]; /* NaN passes through */
+        float factor = seen ? 1.0f / block->sum[i] : 0;
         for (int64_t c = 0; c < p->d; c++)
-            y[at_q + i * x->step + c] = factor * w->o[i * width + c];
+            to[c] = factor * block->o[i * x->width + c];
         /* a row without any key: +inf makes its probabilities 0 in the backward pass too */
-        lse[(x->b * p->h + x->h) * p->tq + q0 + i] = seen ? w->max[i] + logf(w->sum[i]) : INFINITY;
+        lse[i] = seen ? block->max[i] + logf(block->sum[i]) : INFINITY;
     }
+}
+
+/* The queries first..last of one head. */
+static void forward_group(float *y, float *lse, const float *q, const float *k, const float *v, const head *x,
+                          forward_work *w, int64_t first, int64_t last) {
+    const syz_attention_shape *p = x->p;
+    int64_t at_q = head_start(p, x->b, x->h, p->tq), at_k = head_start(p, x->b, x->h, p->tk), width = x->width;
+    int64_t end = p->causal && last < p->tk ? last : p->tk, n = (last - first + QUERIES - 1) / QUERIES, rows[MAX_GROUP];
+    for (int64_t g = 0; g < n; g++) {
+        int64_t q0 = first + g * QUERIES;
+        rows[g] = last - q0 < QUERIES ? last - q0 : QUERIES;
+        pack(w->block[g].q, width, q + at_q + q0 * x->step, x->step, rows[g], p->d, p->scale);
+    }
+    for (int64_t k0 = 0; k0 < end; k0 += x->keys) {
+        int64_t nk = end - k0 < x->keys ? end - k0 : x->keys;
+        pack_transposed(w->kt, syz_lanes_up(nk), k + at_k + k0 * x->step, x->step, nk, p->d);
+        pack(w->v, width, v + at_k + k0 * x->step, x->step, nk, p->d, 1);
+        for (int64_t g = 0; g < n; g++) {
+            int64_t q0 = first + g * QUERIES;
+            if (!p->causal || k0 < q0 + rows[g]) meet_keys(x, w, &w->block[g], q0, rows[g], k0, nk);
+        }
+    }
+    for (int64_t g = 0; g < n; g++)
+        finish_block(y, lse, x, &w->block[g], first + g * QUERIES, rows[g]);
+}
+
+/* Blocks of queries per task: as many as leave every thread a task. Rows do not depend on it. */
+static int64_t group_of(const syz_attention_shape *p, int64_t blocks, int threads) {
+    int64_t group = p->b * p->h * blocks / threads;
+    if (group > blocks) group = blocks;
+    return group < 1 ? 1 : group > MAX_GROUP ? MAX_GROUP : group;
 }
 
 int syz_cpu_attention(float *y, float *lse, const float *q, const float *k, const float *v, const float *mask,
                       const syz_attention_shape *p) {
-    int64_t blocks = (p->tq + QUERIES - 1) / QUERIES, tasks = p->b * p->h * blocks;
-    int threads = tasks < omp_get_max_threads() ? (int)tasks : omp_get_max_threads();
-    size_t floats = (forward_floats(p) + 15) / 16 * 16;
+    int threads = omp_get_max_threads();
+    int64_t blocks = (p->tq + QUERIES - 1) / QUERIES, group = group_of(p, blocks, threads);
+    int64_t groups = (blocks + group - 1) / group, tasks = p->b * p->h * groups;
+    if (tasks < threads) threads = (int)tasks;
+    size_t floats = (forward_floats(p, group) + 15) / 16 * 16;
     float *memory = aligned_alloc(64, floats * sizeof *memory * (size_t)threads);
     if (!memory) return -1;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t task = 0; task < tasks; task++) {
         forward_work w;
-        forward_layout(&w, memory + floats * (size_t)omp_get_thread_num(), p);
-        head x = head_of(p, mask, task / blocks);
-        int64_t q0 = task % blocks * QUERIES, nq = p->tq - q0 < QUERIES ? p->tq - q0 : QUERIES;
-        forward_block(y, lse, q, k, v, &x, &w, q0, nq);
+        forward_layout(&w, memory + floats * (size_t)omp_get_thread_num(), p, group);
+        head x = head_of(p, mask, task / groups);
+        int64_t first = task % groups * group * QUERIES, last = first + group * QUERIES;
+        forward_group(y, lse, q, k, v, &x, &w, first, last < p->tq ? last : p->tq);
     }
     free(memory);
     return 0;
