@@ -3,10 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-syz_path syz_join(const char *prefix, const char *name) {
-    return syz_pathf("%s.%s", prefix, name);
-}
-
 syz_tensor *syz_as_f32(syz_tensor *x) {
     return x && x->dtype != SYZ_F32 ? syz_cast(x, SYZ_F32) : x;
 }

@@ -19,9 +19,6 @@ typedef struct {
     const char *activation;
 } syz_encoder_defaults;
 
-/* A dotted name. */
-syz_path syz_join(const char *prefix, const char *name);
-
 /* x in f32: activations stay there, whatever dtype the weights are stored in. */
 syz_tensor *syz_as_f32(syz_tensor *x);
 
