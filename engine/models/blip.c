@@ -191,10 +191,7 @@ static syz_tensor *vision_block(void *model, int64_t index, syz_tensor *const in
 static syz_tensor *encode_image(syz_model *m, syz_tensor *pixels) {
     const settings *s = m->settings;
     const encoder *e = &s->vision;
-    if (pixels->shape.n != 4 || pixels->shape.dim[1] != s->image || pixels->shape.dim[2] != s->image ||
-        pixels->shape.dim[3] != s->channels)
-        return syz_fail_null(SYZ_ESHAPE, "%s: pixel_values must be [N,%d,%d,%d], not %s", m->class->name, (int)s->image,
-                             (int)s->image, (int)s->channels, syz_dims(pixels));
+    if (!syz_check_pixels(m, pixels, s->image, s->channels)) return NULL;
     int64_t batch = pixels->shape.dim[0], patches = image_tokens(s) - 1;
     syz_tensor *x = syz_apply_conv(m, VISION ".patch_embed.proj", pixels, s->patch, 0);
     syz_tensor *parts[] = {

@@ -7,6 +7,12 @@ syz_tensor *syz_as_f32(syz_tensor *x) {
     return x && x->dtype != SYZ_F32 ? syz_cast(x, SYZ_F32) : x;
 }
 
+bool syz_encoder_ignore(const char *name) {
+    static const char positions[] = ".position_ids";
+    size_t length = strlen(name), tail = sizeof positions - 1;
+    return length > tail && strcmp(name + length - tail, positions) == 0;
+}
+
 /* ---- configuration ---- */
 
 static void read_activation(syz_encoder *e, const syz_json *config, const char *missing) {

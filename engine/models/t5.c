@@ -46,14 +46,14 @@ static void read_settings(settings *s, const syz_json *config) {
 
 /* The starting deviations are those of transformers. */
 static void add_layer(syz_model *m, const settings *s, const char *layer) {
-    double width = pow((double)s->width, -0.5), attended = (double)(s->heads * s->head_dim);
+    double width = pow((double)s->width, -0.5);
     int64_t inner = s->heads * s->head_dim;
     syz_add_linear_normal(m, syz_join(layer, "layer.0.SelfAttention.q").text, s->width, inner, false,
                           width * pow((double)s->head_dim, -0.5));
     syz_add_linear_normal(m, syz_join(layer, "layer.0.SelfAttention.k").text, s->width, inner, false, width);
     syz_add_linear_normal(m, syz_join(layer, "layer.0.SelfAttention.v").text, s->width, inner, false, width);
     syz_add_linear_normal(m, syz_join(layer, "layer.0.SelfAttention.o").text, inner, s->width, false,
-                          pow(attended, -0.5));
+                          pow((double)inner, -0.5));
     syz_add_weight(m, syz_join(layer, "layer.0.layer_norm.weight").text, SYZ_SHAPE(s->width), SYZ_INIT_ONES);
     const char *in[] = {s->gated ? "layer.1.DenseReluDense.wi_0" : "layer.1.DenseReluDense.wi",
                         "layer.1.DenseReluDense.wi_1"};
