@@ -14,13 +14,6 @@ enum { MAX_HEADER = 100000000 };
 
 /* ---- the header -------------------------------------------------------------------------------------------------- */
 
-static uint64_t load_u64(const uint8_t *bytes) {
-    uint64_t value = 0;
-    for (int i = 7; i >= 0; i--)
-        value = value << 8 | bytes[i];
-    return value;
-}
-
 static syz_status read_type(syz_weight_entry *e, const json_t *value, const char *path) {
     const char *text = json_string_value(value);
     if (!text) return syz_fail(SYZ_EFORMAT, "%s: tensor \"%s\": \"dtype\" must be a string", path, e->name);
@@ -160,7 +153,7 @@ syz_status syz_safetensors_read(syz_weights *weights, syz_weight_file *owner) {
     const char *path = weights->path;
     const syz_mapping *file = owner->mapping;
     if (file->size < 8) return syz_fail(SYZ_EFORMAT, "%s: has %zu bytes, too few for a header", path, file->size);
-    uint64_t length = load_u64(file->bytes);
+    uint64_t length = syz_weights_u64(file->bytes);
     if (length > MAX_HEADER) {
         return syz_fail(SYZ_EFORMAT,
                         "%s: header of %" PRIu64 " bytes, at most %d are allowed (is it a safetensors file?)", path,

@@ -28,10 +28,7 @@ static int by_text(const void *a, const void *b) {
 }
 
 static uint64_t bytes_of(const syz_weight_plan *plan) {
-    uint64_t bytes = syz_dtype_size(plan->dtype);
-    for (int i = 0; i < plan->shape.n; i++)
-        bytes *= (uint64_t)plan->shape.dim[i];
-    return bytes;
+    return (uint64_t)syz_shape_numel(plan->shape) * syz_dtype_size(plan->dtype);
 }
 
 /* The tensors in file order; the array is the caller's. */

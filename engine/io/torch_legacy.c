@@ -93,13 +93,6 @@ static syz_status read_sizes(const table *t, const syz_pickle_object *ids, const
 
 /* ---- the bytes --------------------------------------------------------------------------------------------------- */
 
-static uint64_t load_u64(const uint8_t *bytes) {
-    uint64_t value = 0;
-    for (int i = 7; i >= 0; i--)
-        value = value << 8 | bytes[i];
-    return value;
-}
-
 /* In the order of the list; `at` is where its pickle ends. */
 static syz_status place_storages(syz_weight_file *file, table *t, uint64_t at) {
     if (!(file->storages = syz_alloc(t->count, sizeof *file->storages))) return syz_error_status();
@@ -111,7 +104,7 @@ static syz_status place_storages(syz_weight_file *file, table *t, uint64_t at) {
         if (s->size == 0) return syz_fail(SYZ_EFORMAT, "%s: storage number %zu belongs to no tensor", file->path, i);
         if (end - at < 8)
             return syz_fail(SYZ_EFORMAT, "%s: ends before storage number %zu (torn download?)", file->path, i);
-        uint64_t stored = load_u64(file->mapping->bytes + at);
+        uint64_t stored = syz_weights_u64(file->mapping->bytes + at);
         at += 8;
         if (stored != s->count || __builtin_mul_overflow(stored, s->size, &bytes)) {
             return syz_fail(SYZ_EFORMAT, "%s: storage number %zu has %" PRIu64 " elements, a tensor claims %" PRIu64,

@@ -105,9 +105,16 @@ void syz_weights_sort(syz_weights *weights) {
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
 
-static bool ends_with(const char *text, const char *suffix) {
-    size_t length = strlen(text), tail = strlen(suffix);
-    return length > tail && strcmp(text + length - tail, suffix) == 0;
+uint64_t syz_weights_u64(const uint8_t *bytes) {
+    uint64_t value = 0;
+    for (int i = 7; i >= 0; i--)
+        value = value << 8 | bytes[i];
+    return value;
+}
+
+bool syz_weights_ends_with(const char *path, const char *ending) {
+    size_t length = strlen(path), tail = strlen(ending);
+    return length > tail && strcmp(path + length - tail, ending) == 0;
 }
 
 /* What a clone without Git LFS leaves in the place of a large file. */
@@ -127,7 +134,7 @@ static syz_status read_file(syz_weights *weights, syz_weight_file *file, bool sh
         return syz_fail(SYZ_EFORMAT, "%s: is a Git LFS pointer, not the weights: run `git lfs pull`", file->path);
     if (syz_torch_recognized(file->mapping)) return syz_torch_read(weights, file, shard);
     for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
-        if (ends_with(file->path, endings[i]) && !may_be_safetensors(file->mapping))
+        if (syz_weights_ends_with(file->path, endings[i]) && !may_be_safetensors(file->mapping))
             return syz_fail(SYZ_EFORMAT, "%s: is not a file of torch.save: neither a zip archive nor the older stream",
                             file->path);
     }
@@ -159,7 +166,7 @@ static syz_weights *open_sharded(const char *path) {
 }
 
 syz_weights *syz_weights_open(const char *path) {
-    return ends_with(path, ".json") ? open_sharded(path) : syz_weights_open_file(path, false);
+    return syz_weights_ends_with(path, ".json") ? open_sharded(path) : syz_weights_open_file(path, false);
 }
 
 void syz_weights_close(syz_weights *weights) {

@@ -51,6 +51,9 @@ int syz_weight_type(const char *name); /* -1: unknown */
 const char *syz_weight_type_name(int type);
 uint64_t syz_weight_type_bits(int type);
 
+uint64_t syz_weights_u64(const uint8_t *bytes);                   /* little-endian */
+bool syz_weights_ends_with(const char *path, const char *ending); /* and is longer */
+
 syz_weights *syz_weights_new(const char *path);
 syz_weights *syz_weights_open_file(const char *path, bool shard); /* one file, the format told by its content */
 /* Room for all entries at once; more than SYZ_WEIGHTS_MAX_TENSORS is an error. */

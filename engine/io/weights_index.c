@@ -7,19 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool ends_with(const char *text, const char *suffix) {
-    size_t length = strlen(text), tail = strlen(suffix);
-    return length > tail && strcmp(text + length - tail, suffix) == 0;
-}
-
 /* The ending that shards of this index have. */
 static const char *shard_ending(const char *index) {
-    return ends_with(index, ".bin.index.json") ? ".bin" : ".safetensors";
+    return syz_weights_ends_with(index, ".bin.index.json") ? ".bin" : ".safetensors";
 }
 
 /* A shard is a plain file name in the index's own folder. */
 static bool shard_name_ok(const char *name, const char *ending) {
-    return ends_with(name, ending) && strlen(name) <= 255 && name[0] != '.' && !strchr(name, '/');
+    return syz_weights_ends_with(name, ending) && strlen(name) <= 255 && name[0] != '.' && !strchr(name, '/');
 }
 
 static syz_status take_entry(syz_weights *weights, const syz_weight_entry *from) {

@@ -25,10 +25,6 @@ typedef struct {
     int nencoder, nstages;
 } settings;
 
-static syz_path join(const char *block, const char *name) {
-    return syz_pathf("%s.%s", block, name);
-}
-
 /* ---- configuration ---- */
 
 static void check_types(const syz_json *config, const char *key, const char *expected) {
@@ -69,16 +65,16 @@ static stage *add_stage(settings *s, int kind, syz_path path) {
 }
 
 static void add_resnet(syz_model *m, syz_path path, int64_t in, int64_t out) {
-    syz_add_norm(m, join(path.text, "norm1").text, in);
-    syz_add_conv(m, join(path.text, "conv1").text, in, out, 3);
-    syz_add_norm(m, join(path.text, "norm2").text, out);
-    syz_add_conv(m, join(path.text, "conv2").text, out, out, 3);
-    if (in != out) syz_add_conv(m, join(path.text, "conv_shortcut").text, in, out, 1);
+    syz_add_norm(m, syz_join(path.text, "norm1").text, in);
+    syz_add_conv(m, syz_join(path.text, "conv1").text, in, out, 3);
+    syz_add_norm(m, syz_join(path.text, "norm2").text, out);
+    syz_add_conv(m, syz_join(path.text, "conv2").text, out, out, 3);
+    if (in != out) syz_add_conv(m, syz_join(path.text, "conv_shortcut").text, in, out, 1);
     add_stage(m->settings, RESNET, path)->shortcut = in != out;
 }
 
 static void add_resampler(syz_model *m, int kind, syz_path path, int64_t width) {
-    syz_add_conv(m, join(path.text, "conv").text, width, width, 3);
+    syz_add_conv(m, syz_join(path.text, "conv").text, width, width, 3);
     add_stage(m->settings, kind, path);
 }
 
@@ -87,18 +83,18 @@ static void add_middle(syz_model *m, const char *half, int64_t width) {
     add_resnet(m, syz_pathf("%s.mid_block.resnets.0", half), width, width);
     if (s->attention) {
         syz_path path = syz_pathf("%s.mid_block.attentions.0", half);
-        syz_add_norm(m, join(path.text, "group_norm").text, width);
+        syz_add_norm(m, syz_join(path.text, "group_norm").text, width);
         static const char *const names[] = {"to_q", "to_k", "to_v", "to_out.0"};
         for (int i = 0; i < 4; i++)
-            syz_add_linear(m, join(path.text, names[i]).text, width, width, true);
+            syz_add_linear(m, syz_join(path.text, names[i]).text, width, width, true);
         add_stage(s, ATTENTION, path);
     }
     add_resnet(m, syz_pathf("%s.mid_block.resnets.1", half), width, width);
 }
 
 static void add_end(syz_model *m, const char *half, int64_t width, int64_t out) {
-    syz_add_norm(m, join(half, "conv_norm_out").text, width);
-    syz_add_conv(m, join(half, "conv_out").text, width, out, 3);
+    syz_add_norm(m, syz_join(half, "conv_norm_out").text, width);
+    syz_add_conv(m, syz_join(half, "conv_out").text, width, out, 3);
 }
 
 static void build(syz_model *m, const syz_json *config) {
@@ -133,11 +129,11 @@ static void build(syz_model *m, const syz_json *config) {
 static syz_tensor *resnet(const syz_model *m, const stage *at, syz_tensor *x) {
     const settings *s = m->settings;
     const char *path = at->path.text;
-    syz_tensor *y = syz_apply_group_norm(m, join(path, "norm1").text, x, s->groups, EPS, true);
-    y = syz_apply_conv(m, join(path, "conv1").text, y, 1, 1);
-    y = syz_apply_group_norm(m, join(path, "norm2").text, y, s->groups, EPS, true);
-    y = syz_apply_conv(m, join(path, "conv2").text, y, 1, 1);
-    if (at->shortcut) x = syz_apply_conv(m, join(path, "conv_shortcut").text, x, 1, 0);
+    syz_tensor *y = syz_apply_group_norm(m, syz_join(path, "norm1").text, x, s->groups, EPS, true);
+    y = syz_apply_conv(m, syz_join(path, "conv1").text, y, 1, 1);
+    y = syz_apply_group_norm(m, syz_join(path, "norm2").text, y, s->groups, EPS, true);
+    y = syz_apply_conv(m, syz_join(path, "conv2").text, y, 1, 1);
+    if (at->shortcut) x = syz_apply_conv(m, syz_join(path, "conv_shortcut").text, x, 1, 0);
     return syz_add(x, y);
 }
 
@@ -147,12 +143,12 @@ static syz_tensor *attention(const syz_model *m, const stage *at, syz_tensor *x)
     const char *path = at->path.text;
     syz_shape image = x->shape;
     syz_shape rows = SYZ_SHAPE(image.dim[0], image.dim[1] * image.dim[2], 1, image.dim[3]);
-    syz_tensor *y = syz_apply_group_norm(m, join(path, "group_norm").text, x, s->groups, EPS, false);
+    syz_tensor *y = syz_apply_group_norm(m, syz_join(path, "group_norm").text, x, s->groups, EPS, false);
     y = syz_reshape(y, rows);
-    syz_tensor *q = syz_apply_linear(m, join(path, "to_q").text, y);
-    syz_tensor *k = syz_apply_linear(m, join(path, "to_k").text, y);
-    syz_tensor *v = syz_apply_linear(m, join(path, "to_v").text, y);
-    y = syz_apply_linear(m, join(path, "to_out.0").text, syz_attention(q, k, v, NULL, 0, false));
+    syz_tensor *q = syz_apply_linear(m, syz_join(path, "to_q").text, y);
+    syz_tensor *k = syz_apply_linear(m, syz_join(path, "to_k").text, y);
+    syz_tensor *v = syz_apply_linear(m, syz_join(path, "to_v").text, y);
+    y = syz_apply_linear(m, syz_join(path, "to_out.0").text, syz_attention(q, k, v, NULL, 0, false));
     return syz_add(x, syz_reshape(y, image));
 }
 
@@ -160,7 +156,7 @@ static syz_tensor *run_stage(void *model, int64_t index, syz_tensor *const in[],
     (void)nin;
     const syz_model *m = model;
     const stage *at = &((const settings *)m->settings)->stages[index];
-    syz_path conv = join(at->path.text, "conv");
+    syz_path conv = syz_join(at->path.text, "conv");
     switch (at->kind) {
     case RESNET:
         return resnet(m, at, in[0]);
@@ -176,11 +172,11 @@ static syz_tensor *run_stage(void *model, int64_t index, syz_tensor *const in[],
 
 static syz_tensor *run_half(syz_model *m, const char *half, syz_tensor *x, int first, int end) {
     const settings *s = m->settings;
-    x = syz_apply_conv(m, join(half, "conv_in").text, x, 1, 1);
+    x = syz_apply_conv(m, syz_join(half, "conv_in").text, x, 1, 1);
     for (int i = first; i < end; i++)
         x = syz_run_block(m, run_stage, i, &x, 1);
-    x = syz_apply_group_norm(m, join(half, "conv_norm_out").text, x, s->groups, EPS, true);
-    return syz_apply_conv(m, join(half, "conv_out").text, x, 1, 1);
+    x = syz_apply_group_norm(m, syz_join(half, "conv_norm_out").text, x, s->groups, EPS, true);
+    return syz_apply_conv(m, syz_join(half, "conv_out").text, x, 1, 1);
 }
 
 /* ---- methods ---- */

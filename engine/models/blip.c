@@ -29,10 +29,6 @@ typedef struct {
  * nonlinearity in it. */
 static const int head_place[HIDDEN + 1] = {0, 2, 4, 6, 7};
 
-static syz_path join(const char *prefix, const char *name) {
-    return syz_pathf("%s.%s", prefix, name);
-}
-
 /* ---- configuration ---- */
 
 static void read_encoder(encoder *e, const syz_json *config, int64_t width, int64_t layers, double eps) {
@@ -87,7 +83,7 @@ static void add_normal(syz_model *m, const char *name, syz_shape shape) {
 }
 
 static void add_linear(syz_model *m, const char *prefix, const char *name, int64_t in, int64_t out) {
-    syz_add_linear_normal(m, join(prefix, name).text, in, out, true, deviation);
+    syz_add_linear_normal(m, syz_join(prefix, name).text, in, out, true, deviation);
 }
 
 static void add_vision(syz_model *m, const settings *s) {
@@ -97,10 +93,10 @@ static void add_vision(syz_model *m, const settings *s) {
     syz_add_conv(m, VISION ".patch_embed.proj", s->channels, e->width, s->patch);
     for (int64_t i = 0; i < e->layers; i++) {
         syz_path block = syz_pathf(VISION ".blocks.%d", (int)i);
-        syz_add_norm(m, join(block.text, "norm1").text, e->width);
+        syz_add_norm(m, syz_join(block.text, "norm1").text, e->width);
         add_linear(m, block.text, "attn.qkv", e->width, 3 * e->width);
         add_linear(m, block.text, "attn.proj", e->width, e->width);
-        syz_add_norm(m, join(block.text, "norm2").text, e->width);
+        syz_add_norm(m, syz_join(block.text, "norm2").text, e->width);
         add_linear(m, block.text, "mlp.fc1", e->width, e->inner);
         add_linear(m, block.text, "mlp.fc2", e->inner, e->width);
     }
@@ -113,7 +109,7 @@ static void add_attention(syz_model *m, const char *name, int64_t width, int64_t
     add_linear(m, name, "self.key", source, width);
     add_linear(m, name, "self.value", source, width);
     add_linear(m, name, "output.dense", width, width);
-    syz_add_norm(m, join(name, "output.LayerNorm").text, width);
+    syz_add_norm(m, syz_join(name, "output.LayerNorm").text, width);
 }
 
 static void add_text(syz_model *m, const settings *s) {
@@ -123,11 +119,11 @@ static void add_text(syz_model *m, const settings *s) {
     syz_add_norm(m, TEXT ".embeddings.LayerNorm", e->width);
     for (int64_t i = 0; i < e->layers; i++) {
         syz_path layer = syz_pathf(TEXT ".encoder.layer.%d", (int)i);
-        add_attention(m, join(layer.text, "attention").text, e->width, e->width);
-        add_attention(m, join(layer.text, "crossattention").text, e->width, s->vision.width);
+        add_attention(m, syz_join(layer.text, "attention").text, e->width, e->width);
+        add_attention(m, syz_join(layer.text, "crossattention").text, e->width, s->vision.width);
         add_linear(m, layer.text, "intermediate.dense", e->width, e->inner);
         add_linear(m, layer.text, "output.dense", e->inner, e->width);
-        syz_add_norm(m, join(layer.text, "output.LayerNorm").text, e->width);
+        syz_add_norm(m, syz_join(layer.text, "output.LayerNorm").text, e->width);
     }
 }
 
@@ -182,23 +178,20 @@ static syz_tensor *vision_block(void *model, int64_t index, syz_tensor *const in
     const syz_model *m = model;
     const encoder *e = &((const settings *)m->settings)->vision;
     syz_path block = syz_pathf(VISION ".blocks.%d", (int)index);
-    syz_tensor *x = in[0], *y = syz_apply_layer_norm(m, join(block.text, "norm1").text, x, e->eps);
-    y = syz_apply_linear(m, join(block.text, "attn.qkv").text, y);
+    syz_tensor *x = in[0], *y = syz_apply_layer_norm(m, syz_join(block.text, "norm1").text, x, e->eps);
+    y = syz_apply_linear(m, syz_join(block.text, "attn.qkv").text, y);
     y = syz_attention(third(e, y, 0), third(e, y, 1), third(e, y, 2), NULL, 0, false);
-    x = syz_add(x, syz_apply_linear(m, join(block.text, "attn.proj").text, syz_reshape(y, x->shape)));
-    y = syz_apply_layer_norm(m, join(block.text, "norm2").text, x, e->eps);
-    y = syz_gelu(syz_apply_linear(m, join(block.text, "mlp.fc1").text, y));
-    return syz_add(x, syz_apply_linear(m, join(block.text, "mlp.fc2").text, y));
+    x = syz_add(x, syz_apply_linear(m, syz_join(block.text, "attn.proj").text, syz_reshape(y, x->shape)));
+    y = syz_apply_layer_norm(m, syz_join(block.text, "norm2").text, x, e->eps);
+    y = syz_gelu(syz_apply_linear(m, syz_join(block.text, "mlp.fc1").text, y));
+    return syz_add(x, syz_apply_linear(m, syz_join(block.text, "mlp.fc2").text, y));
 }
 
 /* pixels [N,H,W,3], normalised -> states [N,1+P,C], the class token's first */
 static syz_tensor *encode_image(syz_model *m, syz_tensor *pixels) {
     const settings *s = m->settings;
     const encoder *e = &s->vision;
-    if (pixels->shape.n != 4 || pixels->shape.dim[1] != s->image || pixels->shape.dim[2] != s->image ||
-        pixels->shape.dim[3] != s->channels)
-        return syz_fail_null(SYZ_ESHAPE, "%s: pixel_values must be [N,%d,%d,%d], not %s", m->class->name, (int)s->image,
-                             (int)s->image, (int)s->channels, syz_dims(pixels));
+    if (!syz_check_pixels(m, pixels, s->image, s->channels)) return NULL;
     int64_t batch = pixels->shape.dim[0], patches = image_tokens(s) - 1;
     syz_tensor *x = syz_apply_conv(m, VISION ".patch_embed.proj", pixels, s->patch, 0);
     syz_tensor *parts[] = {
@@ -216,12 +209,12 @@ static syz_tensor *encode_image(syz_model *m, syz_tensor *pixels) {
 /* LayerNorm(x + dense(attention)): x [B,T,C] asks, source [B,S,C or the image's width] answers */
 static syz_tensor *attend(const syz_model *m, const char *name, syz_tensor *x, syz_tensor *source, syz_tensor *mask) {
     const encoder *e = &((const settings *)m->settings)->text;
-    syz_tensor *q = split_heads(e, syz_apply_linear(m, join(name, "self.query").text, x));
-    syz_tensor *k = split_heads(e, syz_apply_linear(m, join(name, "self.key").text, source));
-    syz_tensor *v = split_heads(e, syz_apply_linear(m, join(name, "self.value").text, source));
+    syz_tensor *q = split_heads(e, syz_apply_linear(m, syz_join(name, "self.query").text, x));
+    syz_tensor *k = split_heads(e, syz_apply_linear(m, syz_join(name, "self.key").text, source));
+    syz_tensor *v = split_heads(e, syz_apply_linear(m, syz_join(name, "self.value").text, source));
     syz_tensor *y = syz_reshape(syz_attention(q, k, v, mask, 0, false), x->shape);
-    y = syz_add(syz_apply_linear(m, join(name, "output.dense").text, y), x);
-    return syz_apply_layer_norm(m, join(name, "output.LayerNorm").text, y, e->eps);
+    y = syz_add(syz_apply_linear(m, syz_join(name, "output.dense").text, y), x);
+    return syz_apply_layer_norm(m, syz_join(name, "output.LayerNorm").text, y, e->eps);
 }
 
 /* in: states [B,T,C], the image's states, the mask [B,1,1,T] */
@@ -230,12 +223,12 @@ static syz_tensor *text_layer(void *model, int64_t index, syz_tensor *const in[]
     const syz_model *m = model;
     const encoder *e = &((const settings *)m->settings)->text;
     syz_path layer = syz_pathf(TEXT ".encoder.layer.%d", (int)index);
-    syz_tensor *x = attend(m, join(layer.text, "attention").text, in[0], in[0], in[2]);
+    syz_tensor *x = attend(m, syz_join(layer.text, "attention").text, in[0], in[0], in[2]);
     if (!x) return NULL;
-    x = attend(m, join(layer.text, "crossattention").text, x, in[1], NULL);
-    syz_tensor *y = syz_gelu(syz_apply_linear(m, join(layer.text, "intermediate.dense").text, x));
-    y = syz_add(syz_apply_linear(m, join(layer.text, "output.dense").text, y), x);
-    return syz_apply_layer_norm(m, join(layer.text, "output.LayerNorm").text, y, e->eps);
+    x = attend(m, syz_join(layer.text, "crossattention").text, x, in[1], NULL);
+    syz_tensor *y = syz_gelu(syz_apply_linear(m, syz_join(layer.text, "intermediate.dense").text, x));
+    y = syz_add(syz_apply_linear(m, syz_join(layer.text, "output.dense").text, y), x);
+    return syz_apply_layer_norm(m, syz_join(layer.text, "output.LayerNorm").text, y, e->eps);
 }
 
 /* Whether states, ids and mask fit each other and the model; an error is pending when not. */

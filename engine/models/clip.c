@@ -110,12 +110,6 @@ static void build_both(syz_model *m, const syz_json *config) {
     add_projection(m, "visual_projection", &s->vision, s->projection);
 }
 
-/* Buffers that old checkpoints carry. */
-static bool ignore(const char *name) {
-    size_t length = strlen(name), tail = strlen(".position_ids");
-    return length > tail && strcmp(name + length - tail, ".position_ids") == 0;
-}
-
 /* ---- layers ---- */
 
 static syz_tensor *text_layer(void *m, int64_t index, syz_tensor *const in[], int nin) {
@@ -226,11 +220,7 @@ static syz_tensor *embed_image(const syz_model *m, const tower *t, syz_tensor *p
 /* *last [N,1+P,C] before the last norm, *pooled [N,C] after it */
 static void run_vision(syz_model *m, syz_tensor *pixels, syz_tensor **last, syz_tensor **pooled) {
     const tower *t = &((const settings *)m->settings)->vision;
-    if (pixels->shape.n != 4 || pixels->shape.dim[1] != t->image || pixels->shape.dim[2] != t->image) {
-        syz_fail(SYZ_ESHAPE, "%s: pixel_values must be [N,%d,%d,%d], not %s", m->class->name, (int)t->image,
-                 (int)t->image, (int)t->channels, syz_dims(pixels));
-        return;
-    }
+    if (!syz_check_pixels(m, pixels, t->image, t->channels)) return;
     syz_tensor *x = embed_image(m, t, pixels);
     x = syz_apply_layer_norm(m, syz_join(t->encoder.name, "pre_layrnorm").text, x, t->encoder.eps);
     for (int64_t i = 0; i < t->encoder.layers; i++)
@@ -297,7 +287,7 @@ static const syz_method both_methods[] = {
         .weights = "model",                                                                                            \
         .settings_size = sizeof(settings),                                                                             \
         .build = build_,                                                                                               \
-        .ignore = ignore,                                                                                              \
+        .ignore = syz_encoder_ignore,                                                                                  \
         .layouts = layouts_,                                                                                           \
         .methods = methods_,                                                                                           \
     }

@@ -3,12 +3,14 @@
 #include <math.h>
 #include <string.h>
 
-syz_path syz_join(const char *prefix, const char *name) {
-    return syz_pathf("%s.%s", prefix, name);
-}
-
 syz_tensor *syz_as_f32(syz_tensor *x) {
     return x && x->dtype != SYZ_F32 ? syz_cast(x, SYZ_F32) : x;
+}
+
+bool syz_encoder_ignore(const char *name) {
+    static const char positions[] = ".position_ids";
+    size_t length = strlen(name), tail = sizeof positions - 1;
+    return length > tail && strcmp(name + length - tail, positions) == 0;
 }
 
 /* ---- configuration ---- */

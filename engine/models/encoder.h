@@ -19,15 +19,14 @@ typedef struct {
     const char *activation;
 } syz_encoder_defaults;
 
-/* A dotted name. */
-syz_path syz_join(const char *prefix, const char *name);
-
 /* x in f32: activations stay there, whatever dtype the weights are stored in. */
 syz_tensor *syz_as_f32(syz_tensor *x);
 
 /* Read hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, layer_norm_eps and hidden_act. `name`
  * and `causal` stay as they are. */
 void syz_encoder_read(syz_encoder *e, const syz_json *config, const syz_encoder_defaults *missing);
+/* Whether a tensor of a checkpoint is a buffer that old ones carry: positions 0, 1, 2, ... */
+bool syz_encoder_ignore(const char *name);
 /* Declare the parameters of every layer; they start as those of transformers' CLIP. */
 void syz_encoder_declare(syz_model *m, const syz_encoder *e);
 /* The feed-forward part under the names prefix.fc1 and prefix.fc2: its declaration, and x [...,C] -> [...,C]. */

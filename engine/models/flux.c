@@ -26,10 +26,6 @@ static const struct {
     {"norm1", "attn.to_q", "attn.to_k", "attn.to_v", "attn.norm_q", "attn.norm_k", "attn.to_out.0", "ff"},
 };
 
-static syz_path join(const char *block, const char *name) {
-    return syz_pathf("%s.%s", block, name);
-}
-
 static syz_path double_path(int64_t index) {
     return syz_pathf("transformer_blocks.%d", (int)index);
 }
@@ -67,8 +63,8 @@ static void read_settings(settings *s, const syz_json *config) {
 }
 
 static void add_embedder(syz_model *m, const char *name, int64_t in, int64_t width) {
-    syz_add_linear(m, join(name, "linear_1").text, in, width, true);
-    syz_add_linear(m, join(name, "linear_2").text, width, width, true);
+    syz_add_linear(m, syz_join(name, "linear_1").text, in, width, true);
+    syz_add_linear(m, syz_join(name, "linear_2").text, width, width, true);
 }
 
 static void add_double_block(syz_model *m, const settings *s, const char *block) {
@@ -76,7 +72,7 @@ static void add_double_block(syz_model *m, const settings *s, const char *block)
         syz_add_linear_zero(m, syz_pathf("%s.%s.linear", block, streams[k].norm).text, s->width, 6 * s->width);
         const char *linears[] = {streams[k].q, streams[k].k, streams[k].v, streams[k].out};
         for (int n = 0; n < 4; n++)
-            syz_add_linear(m, join(block, linears[n]).text, s->width, s->width, true);
+            syz_add_linear(m, syz_join(block, linears[n]).text, s->width, s->width, true);
         syz_shape head = SYZ_SHAPE(s->head_dim);
         syz_add_weight(m, syz_pathf("%s.%s.weight", block, streams[k].norm_q).text, head, SYZ_INIT_ONES);
         syz_add_weight(m, syz_pathf("%s.%s.weight", block, streams[k].norm_k).text, head, SYZ_INIT_ONES);
@@ -86,14 +82,14 @@ static void add_double_block(syz_model *m, const settings *s, const char *block)
 }
 
 static void add_single_block(syz_model *m, const settings *s, const char *block) {
-    syz_add_linear_zero(m, join(block, "norm.linear").text, s->width, 3 * s->width);
-    syz_add_linear(m, join(block, "attn.to_q").text, s->width, s->width, true);
-    syz_add_linear(m, join(block, "attn.to_k").text, s->width, s->width, true);
-    syz_add_linear(m, join(block, "attn.to_v").text, s->width, s->width, true);
-    syz_add_weight(m, join(block, "attn.norm_q.weight").text, SYZ_SHAPE(s->head_dim), SYZ_INIT_ONES);
-    syz_add_weight(m, join(block, "attn.norm_k.weight").text, SYZ_SHAPE(s->head_dim), SYZ_INIT_ONES);
-    syz_add_linear(m, join(block, "proj_mlp").text, s->width, 4 * s->width, true);
-    syz_add_linear(m, join(block, "proj_out").text, 5 * s->width, s->width, true);
+    syz_add_linear_zero(m, syz_join(block, "norm.linear").text, s->width, 3 * s->width);
+    syz_add_linear(m, syz_join(block, "attn.to_q").text, s->width, s->width, true);
+    syz_add_linear(m, syz_join(block, "attn.to_k").text, s->width, s->width, true);
+    syz_add_linear(m, syz_join(block, "attn.to_v").text, s->width, s->width, true);
+    syz_add_weight(m, syz_join(block, "attn.norm_q.weight").text, SYZ_SHAPE(s->head_dim), SYZ_INIT_ONES);
+    syz_add_weight(m, syz_join(block, "attn.norm_k.weight").text, SYZ_SHAPE(s->head_dim), SYZ_INIT_ONES);
+    syz_add_linear(m, syz_join(block, "proj_mlp").text, s->width, 4 * s->width, true);
+    syz_add_linear(m, syz_join(block, "proj_out").text, 5 * s->width, s->width, true);
 }
 
 static void build(syz_model *m, const syz_json *config) {
@@ -116,8 +112,8 @@ static void build(syz_model *m, const syz_json *config) {
 /* ---- conditioning ---- */
 
 static syz_tensor *embedder(const syz_model *m, const char *name, syz_tensor *x) {
-    x = syz_silu(syz_apply_linear(m, join(name, "linear_1").text, x));
-    return syz_apply_linear(m, join(name, "linear_2").text, x);
+    x = syz_silu(syz_apply_linear(m, syz_join(name, "linear_1").text, x));
+    return syz_apply_linear(m, syz_join(name, "linear_2").text, x);
 }
 
 static syz_tensor *sinusoids(syz_tensor *value) {
@@ -156,7 +152,7 @@ static syz_tensor *chunk(syz_tensor *mod, const settings *s, int64_t k) {
 /* x [B,T,C] -> [B,T,H,D] */
 static syz_tensor *project(const syz_model *m, const char *block, const char *name, syz_tensor *x) {
     const settings *s = m->settings;
-    x = syz_apply_linear(m, join(block, name).text, x);
+    x = syz_apply_linear(m, syz_join(block, name).text, x);
     return x ? syz_reshape(x, SYZ_SHAPE(x->shape.dim[0], x->shape.dim[1], s->heads, s->head_dim)) : NULL;
 }
 
@@ -183,7 +179,7 @@ static syz_tensor *feed_forward(const syz_model *m, const char *block, const cha
 static syz_tensor *finish_stream(const syz_model *m, const char *block, int stream, syz_tensor *x, syz_tensor *attended,
                                  syz_tensor *mod) {
     const settings *s = m->settings;
-    attended = syz_apply_linear(m, join(block, streams[stream].out).text, attended);
+    attended = syz_apply_linear(m, syz_join(block, streams[stream].out).text, attended);
     x = syz_gated_residual(x, chunk(mod, s, 2), attended);
     syz_tensor *y = syz_layer_norm_modulate(x, chunk(mod, s, 3), chunk(mod, s, 4), EPS);
     return syz_gated_residual(x, chunk(mod, s, 5), feed_forward(m, block, streams[stream].ff, y));
@@ -229,9 +225,9 @@ static syz_tensor *single_segment(void *model, int64_t index, syz_tensor *const 
     syz_tensor *q = project_normed(m, block, "attn.to_q", "attn.norm_q", x);
     syz_tensor *k = project_normed(m, block, "attn.to_k", "attn.norm_k", x);
     syz_tensor *v = project(m, block, "attn.to_v", x);
-    syz_tensor *mlp = syz_gelu_tanh(syz_apply_linear(m, join(block, "proj_mlp").text, x));
+    syz_tensor *mlp = syz_gelu_tanh(syz_apply_linear(m, syz_join(block, "proj_mlp").text, x));
     syz_tensor *parts[] = {attend(q, k, v, in + 2), mlp};
-    syz_tensor *y = syz_apply_linear(m, join(block, "proj_out").text, syz_concat(parts, 2, 2));
+    syz_tensor *y = syz_apply_linear(m, syz_join(block, "proj_out").text, syz_concat(parts, 2, 2));
     return syz_gated_residual(in[0], chunk(in[1], s, 2), y);
 }
 
@@ -260,7 +256,7 @@ static void run_double(syz_model *m, int64_t index, syz_tensor *x[2], syz_tensor
 
 static syz_tensor *run_single(syz_model *m, int64_t index, syz_tensor *x, syz_tensor *emb,
                               syz_tensor *const rotation[2]) {
-    syz_tensor *mod = syz_apply_linear(m, join(single_path(index).text, "norm.linear").text, emb);
+    syz_tensor *mod = syz_apply_linear(m, syz_join(single_path(index).text, "norm.linear").text, emb);
     syz_tensor *in[] = {x, mod, rotation[0], rotation[1]};
     return syz_run_block(m, single_segment, index, in, 4);
 }

@@ -63,6 +63,13 @@ syz_tensor *syz_apply_linear(const syz_model *m, const char *name, syz_tensor *x
     return syz_lora_apply(m, name, x, syz_linear(x, weight_of(m, name), bias_of(m, name)));
 }
 
+bool syz_check_pixels(const syz_model *m, const syz_tensor *pixels, int64_t side, int64_t channels) {
+    if (syz_shape_equal(pixels->shape, SYZ_SHAPE(pixels->shape.dim[0], side, side, channels))) return true;
+    syz_fail(SYZ_ESHAPE, "%s: pixel_values must be [N,%d,%d,%d], not %s", m->class->name, (int)side, (int)side,
+             (int)channels, syz_dims(pixels));
+    return false;
+}
+
 syz_tensor *syz_apply_conv(const syz_model *m, const char *name, syz_tensor *x, int64_t stride, int64_t pad) {
     return syz_conv2d(x, weight_of(m, name), bias_of(m, name), stride, pad, pad, pad, pad);
 }

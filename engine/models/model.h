@@ -62,6 +62,8 @@ void syz_add_weight(syz_model *m, const char *name, syz_shape shape, syz_init in
 syz_tensor *syz_weight(const syz_model *m, const char *name);
 /* x of [..., in] -> [..., out]; a bias is used where it was declared, and an adapter where one is attached. */
 syz_tensor *syz_apply_linear(const syz_model *m, const char *name, syz_tensor *x);
+/* Whether pixels are [N,side,side,channels]; an error if not. */
+bool syz_check_pixels(const syz_model *m, const syz_tensor *pixels, int64_t side, int64_t channels);
 /* x of [N,H,W,C]; `pad` rows and columns of zeros on every side */
 syz_tensor *syz_apply_conv(const syz_model *m, const char *name, syz_tensor *x, int64_t stride, int64_t pad);
 syz_tensor *syz_apply_layer_norm(const syz_model *m, const char *name, syz_tensor *x, double eps);

@@ -20,6 +20,10 @@ syz_path syz_pathf(const char *format, ...) {
     return path;
 }
 
+syz_path syz_join(const char *prefix, const char *name) {
+    return syz_pathf("%s.%s", prefix, name);
+}
+
 /* ---- the hash table ---- */
 
 /* FNV-1a, 64 bits. */

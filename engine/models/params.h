@@ -34,6 +34,7 @@ typedef struct {
 } syz_path;
 
 syz_path syz_pathf(const char *format, ...) __attribute__((format(printf, 1, 2)));
+syz_path syz_join(const char *prefix, const char *name); /* prefix.name */
 
 /* Declare a parameter. Does nothing while an error is pending; a repeated name is an error. */
 void syz_params_add(syz_params *params, const char *name, syz_shape shape, syz_init init);

@@ -35,10 +35,7 @@ typedef struct {
 /* ---- which parameter goes where ---------------------------------------------------------------------------------- */
 
 static uint64_t bytes_of(const plan *p, const syz_param *param) {
-    uint64_t bytes = syz_dtype_size(p->dtype);
-    for (int i = 0; i < param->shape.n; i++)
-        bytes *= (uint64_t)param->shape.dim[i];
-    return bytes;
+    return (uint64_t)syz_shape_numel(param->shape) * syz_dtype_size(p->dtype);
 }
 
 /* Parameters in their order fill one shard after the other; one that is too large for any has a shard of its own. */

@@ -59,12 +59,11 @@ static void build_from_both(syz_model *m, const syz_json *config) {
     if (!syz_failed()) build_vision(m, &vision);
 }
 
-/* What a whole SiglipModel has beside its vision tower, and buffers that old checkpoints carry. */
+/* What a whole SiglipModel has beside its vision tower. */
 static bool ignore(const char *name) {
-    static const char text[] = "text_model.", positions[] = ".position_ids";
-    size_t length = strlen(name), tail = sizeof positions - 1;
+    static const char text[] = "text_model.";
     return strncmp(name, text, sizeof text - 1) == 0 || strcmp(name, "logit_scale") == 0 ||
-           strcmp(name, "logit_bias") == 0 || (length > tail && strcmp(name + length - tail, positions) == 0);
+           strcmp(name, "logit_bias") == 0 || syz_encoder_ignore(name);
 }
 
 /* ---- forward ---- */
@@ -107,12 +106,7 @@ static syz_tensor *pool(const syz_model *m, const syz_encoder *e, syz_tensor *x)
 /* out[0] [N,T,C] after the last norm; out[1] [N,C] pooled */
 static void forward(syz_model *m, syz_tensor *const in[], syz_tensor *out[]) {
     const settings *s = m->settings;
-    const syz_shape shape = in[0]->shape;
-    if (shape.n != 4 || shape.dim[1] != s->image || shape.dim[2] != s->image) {
-        syz_fail(SYZ_ESHAPE, "%s: pixel_values must be [N,%d,%d,%d], not %s", m->class->name, (int)s->image,
-                 (int)s->image, (int)s->channels, syz_dims(in[0]));
-        return;
-    }
+    if (!syz_check_pixels(m, in[0], s->image, s->channels)) return;
     syz_tensor *x = embed(m, s, in[0]);
     for (int64_t i = 0; i < s->encoder.layers; i++)
         x = syz_run_block(m, run_layer, i, &x, 1);

@@ -19,10 +19,6 @@ typedef struct {
     bool gated; /* gelu_tanh(wi_0 x) * wi_1 x, of v1.1, rather than relu(wi x) */
 } settings;
 
-static syz_path join(const char *block, const char *name) {
-    return syz_pathf("%s.%s", block, name);
-}
-
 static syz_path layer_path(int64_t index) {
     return syz_pathf("encoder.block.%d", (int)index);
 }
@@ -50,21 +46,22 @@ static void read_settings(settings *s, const syz_json *config) {
 
 /* The starting deviations are those of transformers. */
 static void add_layer(syz_model *m, const settings *s, const char *layer) {
-    double width = pow((double)s->width, -0.5), attended = (double)(s->heads * s->head_dim);
+    double width = pow((double)s->width, -0.5);
     int64_t inner = s->heads * s->head_dim;
-    syz_add_linear_normal(m, join(layer, "layer.0.SelfAttention.q").text, s->width, inner, false,
+    syz_add_linear_normal(m, syz_join(layer, "layer.0.SelfAttention.q").text, s->width, inner, false,
                           width * pow((double)s->head_dim, -0.5));
-    syz_add_linear_normal(m, join(layer, "layer.0.SelfAttention.k").text, s->width, inner, false, width);
-    syz_add_linear_normal(m, join(layer, "layer.0.SelfAttention.v").text, s->width, inner, false, width);
-    syz_add_linear_normal(m, join(layer, "layer.0.SelfAttention.o").text, inner, s->width, false, pow(attended, -0.5));
-    syz_add_weight(m, join(layer, "layer.0.layer_norm.weight").text, SYZ_SHAPE(s->width), SYZ_INIT_ONES);
+    syz_add_linear_normal(m, syz_join(layer, "layer.0.SelfAttention.k").text, s->width, inner, false, width);
+    syz_add_linear_normal(m, syz_join(layer, "layer.0.SelfAttention.v").text, s->width, inner, false, width);
+    syz_add_linear_normal(m, syz_join(layer, "layer.0.SelfAttention.o").text, inner, s->width, false,
+                          pow((double)inner, -0.5));
+    syz_add_weight(m, syz_join(layer, "layer.0.layer_norm.weight").text, SYZ_SHAPE(s->width), SYZ_INIT_ONES);
     const char *in[] = {s->gated ? "layer.1.DenseReluDense.wi_0" : "layer.1.DenseReluDense.wi",
                         "layer.1.DenseReluDense.wi_1"};
     for (int k = 0; k < (s->gated ? 2 : 1); k++)
-        syz_add_linear_normal(m, join(layer, in[k]).text, s->width, s->inner, false, width);
-    syz_add_linear_normal(m, join(layer, "layer.1.DenseReluDense.wo").text, s->inner, s->width, false,
+        syz_add_linear_normal(m, syz_join(layer, in[k]).text, s->width, s->inner, false, width);
+    syz_add_linear_normal(m, syz_join(layer, "layer.1.DenseReluDense.wo").text, s->inner, s->width, false,
                           pow((double)s->inner, -0.5));
-    syz_add_weight(m, join(layer, "layer.1.layer_norm.weight").text, SYZ_SHAPE(s->width), SYZ_INIT_ONES);
+    syz_add_weight(m, syz_join(layer, "layer.1.layer_norm.weight").text, SYZ_SHAPE(s->width), SYZ_INIT_ONES);
 }
 
 static void build(syz_model *m, const syz_json *config) {
@@ -166,25 +163,25 @@ static syz_tensor *self_attention(const syz_model *m, const settings *s, const c
                                         "layer.0.SelfAttention.v"};
     syz_shape heads = SYZ_SHAPE(x->shape.dim[0], x->shape.dim[1], s->heads, s->head_dim);
     syz_shape joined = SYZ_SHAPE(x->shape.dim[0], x->shape.dim[1], s->heads * s->head_dim);
-    syz_tensor *y = syz_rms_norm(x, syz_weight(m, join(layer, "layer.0.layer_norm.weight").text), s->eps), *p[3];
+    syz_tensor *y = syz_rms_norm(x, syz_weight(m, syz_join(layer, "layer.0.layer_norm.weight").text), s->eps), *p[3];
     for (int n = 0; n < 3; n++)
-        p[n] = syz_reshape(syz_apply_linear(m, join(layer, names[n]).text, y), heads);
+        p[n] = syz_reshape(syz_apply_linear(m, syz_join(layer, names[n]).text, y), heads);
     /* by the parameter rather than by what is recorded now: with and without checkpoints the same numbers */
     syz_tensor *table = syz_weight(m, POSITIONS);
     y = table && syz_requires_grad(table) ? attention_with_bias_gradient(p[0], p[1], p[2], bias)
                                           : syz_attention(p[0], p[1], p[2], bias, 1, false);
-    return syz_add(x, syz_apply_linear(m, join(layer, "layer.0.SelfAttention.o").text, syz_reshape(y, joined)));
+    return syz_add(x, syz_apply_linear(m, syz_join(layer, "layer.0.SelfAttention.o").text, syz_reshape(y, joined)));
 }
 
 static syz_tensor *feed_forward(const syz_model *m, const settings *s, const char *layer, syz_tensor *x) {
-    syz_tensor *y = syz_rms_norm(x, syz_weight(m, join(layer, "layer.1.layer_norm.weight").text), s->eps);
+    syz_tensor *y = syz_rms_norm(x, syz_weight(m, syz_join(layer, "layer.1.layer_norm.weight").text), s->eps);
     if (s->gated) {
-        syz_tensor *gate = syz_gelu_tanh(syz_apply_linear(m, join(layer, "layer.1.DenseReluDense.wi_0").text, y));
-        y = syz_mul(gate, syz_apply_linear(m, join(layer, "layer.1.DenseReluDense.wi_1").text, y));
+        syz_tensor *gate = syz_gelu_tanh(syz_apply_linear(m, syz_join(layer, "layer.1.DenseReluDense.wi_0").text, y));
+        y = syz_mul(gate, syz_apply_linear(m, syz_join(layer, "layer.1.DenseReluDense.wi_1").text, y));
     } else {
-        y = syz_relu(syz_apply_linear(m, join(layer, "layer.1.DenseReluDense.wi").text, y));
+        y = syz_relu(syz_apply_linear(m, syz_join(layer, "layer.1.DenseReluDense.wi").text, y));
     }
-    return syz_add(x, syz_apply_linear(m, join(layer, "layer.1.DenseReluDense.wo").text, y));
+    return syz_add(x, syz_apply_linear(m, syz_join(layer, "layer.1.DenseReluDense.wo").text, y));
 }
 
 /* in: x [B,T,C], bias [B or 1,H,T,T] */

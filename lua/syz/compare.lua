@@ -58,11 +58,7 @@ local function check_variants(list)
     if variant.ema then average.read(variant.ema, owner, 3) end
     if variant.eval then fields.check(owner .. ", eval", variant.eval, EYES, 3) end
     if type(variant.method) == "string" then
-      local methods = require("syz").methods
-      local names = {}
-      for name in pairs(methods) do names[#names + 1] = name end
-      table.sort(names)
-      fields.choice(owner, "method", variant.method, names, 3)
+      fields.choice(owner, "method", variant.method, fields.names(require("syz").methods), 3)
     end
     for name in pairs(variant.target or {}) do
       if not variant.every then
@@ -81,12 +77,7 @@ local function check_claims(claims, names)
     end
     fields.choice(owner, "relation", claim[3], { ">", "<", "~" }, 3)
     for _, which in ipairs { claim[2], claim[4] } do
-      if not names[which] then
-        local list = {}
-        for name in pairs(names) do list[#list + 1] = name end
-        table.sort(list)
-        fields.choice(owner, "variant", which, list, 3)
-      end
+      fields.choice(owner, "variant", which, fields.names(names), 3)
     end
   end
 end

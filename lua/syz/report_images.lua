@@ -3,6 +3,7 @@
 -- A grid is embedded once, as the background of a style class; each cell shows its part of it.
 
 local core = require "syz.core"
+local fields = require "syz.fields"
 local files = require "syz.files"
 local images = require "syz.images"
 local page = require "syz.report_page"
@@ -49,10 +50,8 @@ end
 ---@param used table<string, syz.Picture>
 ---@return string css
 function pictures.style(folder, used)
-  local names, rules = {}, {}
-  for name in pairs(used) do names[#names + 1] = name end
-  table.sort(names)
-  for i, name in ipairs(names) do
+  local rules = {}
+  for i, name in ipairs(fields.names(used)) do
     local bytes = assert(core.file.read(("%s/samples/%s.png"):format(folder, name)))
     rules[i] = (".%s{background-image:url(data:image/png;base64,%s)}\n"):format(used[name].class, core.base64(bytes))
   end

@@ -13,6 +13,7 @@
 --          holds as much noise as its level says (Coefficients-Preserving Sampling, arXiv 2509.05952).
 local core = require "syz.core"
 local data = require "syz.data"
+local fields = require "syz.fields"
 local nearest = require "syz.nearest"
 
 local M = {}
@@ -45,13 +46,6 @@ function samplers.cps(eta, from, to)
   return { a = 1 - to + keep, b = keep * (1 - from) - from * (1 - to), std = std, scale = std }
 end
 
-local function sampler_names()
-  local names = {}
-  for name in pairs(samplers) do names[#names + 1] = name end
-  table.sort(names)
-  return names
-end
-
 --- Refuse what is no sampler, or an amount of noise that it does not take.
 ---@param name string
 ---@param eta number
@@ -59,7 +53,7 @@ end
 function M.check(name, eta, who)
   if not samplers[name] then
     error(("%s: there is no sampler %q%s"):format(who, tostring(name),
-      nearest.hint(tostring(name), sampler_names())), 3)
+      nearest.hint(tostring(name), fields.names(samplers))), 3)
   end
   if type(eta) ~= "number" or not (eta > 0 and eta < math.huge) then
     error(("%s: eta must be a number above 0, not %s: without noise no step has a probability"):format(who,

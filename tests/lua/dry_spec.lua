@@ -50,6 +50,12 @@ describe("a dry run", function()
     assert.equal(986109441, tower.parameters)
     assert.is_true(tower.shallow < tower.parameters / 5)
     assert.is_false(of_class(report, "AutoencoderKL").missing)
+    -- the bytes of the tower's blocks that were left out are part of the peak at full depth
+    assert.is_true(report.peak_full - report.peak >= 2 * (tower.parameters - tower.shallow))
+    local _, deeper = dry("recipes/flux/srpo_hps.lua --layers 4 --set reward=nowhere/HPS.pt " .. EMOJI)
+    -- what is left out is made up for: two layers or four, the operations of full depth are the same, nearly
+    local ratio = of_class(deeper, "CLIPModel").flops / tower.flops
+    assert.is_true(ratio > 0.8 and ratio < 1.25, ratio)
   end)
 
   it("leaves nothing behind, and says what it cannot do", function()

@@ -114,11 +114,12 @@ describe("a FLUX pipeline", function()
       core.file.write(folder .. "/" .. name, core.file.read(DEV .. "/" .. name))
     end
     compare(folder, {})
+    local function saved() return files.need_json(folder .. "/scheduler/scheduler_config.json") end
+    assert.is_true(saved().use_dynamic_shifting)
     local pipe = pipeline.load(folder)
     pipe.schedule = schedule.flow { steps = 5, shift = 3 }
     pipe:save(folder)
-    local config = files.need_json(folder .. "/scheduler/scheduler_config.json")
-    assert.same({ 3, false }, { config.shift, config.use_dynamic_shifting })
+    assert.same({ 3, false }, { saved().shift, saved().use_dynamic_shifting })
   end)
 
   it("follows its scheduler when it is resized, and a schedule of one's own stays", function()

@@ -328,6 +328,12 @@ describe("ImageReward's errors", function()
     refused("do not belong together", published(), { tokenizer = "tests/models/data/pipeline/tokenizer" })
     support.write(folder, "med_config.json", core.json.encode(config { num_attention_heads = 7 }))
     refused(folder .. '/med_config.json: "num_attention_heads" must divide hidden_size', folder)
+    local percent = folder .. "/50%"
+    core.file.mkdir(percent)
+    for _, name in ipairs { "ImageReward.safetensors", "med_config.json" } do
+      core.file.write(percent .. "/" .. name, core.file.read(folder .. "/" .. name))
+    end
+    refused(percent .. '/med_config.json: "num_attention_heads" must divide hidden_size', percent)
     support.write(folder, "med_config.json", core.json.encode(config { num_hidden_layers = 3 }))
     refused("blip.text_encoder.encoder.layer.2", folder, { tokenizer = TOKENIZER })
     support.write(folder, "med_config.json", core.json.encode(config { hidden_size = 32 }))

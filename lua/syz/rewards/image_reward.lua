@@ -7,6 +7,7 @@
 local core = require "syz.core"
 local data = require "syz.data"
 local fields = require "syz.fields"
+local files = require "syz.files"
 local identity = require "syz.identity"
 local message = require "syz.message"
 local preprocess = require "syz.rewards.preprocess"
@@ -87,16 +88,12 @@ end
 
 local function is_file(path) return core.file.exists(path) == "file" end
 
-local function read_json(path) return core.json.decode(assert(core.file.read(path))) end
-
 local NAMES = { "ImageReward.pt", "ImageReward.safetensors" }
 
 -- Whether a folder's config.json is of this class.
 local function is_own(folder)
-  local path = folder .. "/config.json"
-  if not is_file(path) then return false end
-  local config = read_json(path)
-  return type(config) == "table" and config._class_name == "ImageReward"
+  local config = files.read_json(folder .. "/config.json")
+  return config ~= nil and config._class_name == "ImageReward"
 end
 
 -- The weights file and the folder it lies in, or the folder alone when it holds a config.json of this class.
@@ -121,9 +118,8 @@ local function configuration(folder, given)
     if given then error(path .. ": no such file (med_config)", 0) end
     return nil
   end
-  local config, reason = read_json(path)
-  if reason then error(("%s: %s"):format(path, reason), 0) end
-  if type(config) ~= "table" or not config.hidden_size then
+  local config = files.need_json(path)
+  if not config.hidden_size then
     error(path .. ": no configuration of BERT: it has no \"hidden_size\"", 0)
   end
   config._class_name = "ImageReward"
@@ -139,7 +135,10 @@ local function load_model(weights, folder, med_config)
   identity.note("reward", weights)
   if path then identity.note("reward", path) end
   local ok, model = pcall(core.model.load_stored, weights, config)
-  if not ok then error((message.of(model):gsub("^configuration: ", (path or "") .. ": ")), 0) end
+  if not ok then
+    -- a function: in a text, gsub would read the path's % as its own
+    error((message.of(model):gsub("^configuration: ", function() return (path or "") .. ": " end)), 0)
+  end
   if model:class() ~= "ImageReward" then
     error(("%s holds a %s, not an ImageReward"):format(weights, model:class()), 0)
   end
