@@ -191,6 +191,11 @@ describe("a FLUX pipeline", function()
     assert.is_truthy(err:find("--size takes N or WxH", 1, true), err)
   end)
 
+  it("refuses a length that holds no token", function()
+    assert.error_matches(function() pipeline.load(SCHNELL, { max_length = 0 }) end,
+      "max_length must be at least 2, not 0")
+  end)
+
   it("says which part is missing", function()
     local folder = copy(SCHNELL, support.folder() .. "/p")
     core.file.remove_tree(folder .. "/tokenizer_2")
