@@ -45,7 +45,7 @@ end
 --- scheduler gave is made anew where its shift depends on the size.
 function Pipeline:resize(height, width)
   local unit = 2 * self.vae_factor
-  if height % unit ~= 0 or width % unit ~= 0 then
+  if height % unit ~= 0 or width % unit ~= 0 or height < unit or width < unit then
     error(("image sides must be multiples of %d, not %dx%d"):format(unit, height, width), 2)
   end
   self.height, self.width = height, width
@@ -66,7 +66,8 @@ end
 
 --- The model's velocity at noise level `t` (a number, or a tensor {B}). Gradients flow to the transformer when enabled.
 --- With a guidance-distilled transformer `guidance` is embedded; with any other, a guidance above 1 means
---- classifier-free guidance against the empty prompt, which costs a second forward.
+--- classifier-free guidance against the empty prompt, which costs a second forward, and any other number none:
+--- diffusers' example for schnell says 0.
 ---@param x syz.Tensor  [B,T,C] packed latents
 ---@param t number|syz.Tensor
 ---@param cond table  from :condition()
@@ -81,7 +82,7 @@ function Pipeline:velocity(x, t, cond, guidance)
     return self.transformer:forward(x, cond.hidden, cond.pooled, level, embedded, self.image_ids, self.text_ids)
   end
   local v = self.transformer:forward(x, cond.hidden, cond.pooled, level, nil, self.image_ids, self.text_ids)
-  if not guidance or guidance == 1 then return v end
+  if not guidance or type(guidance) == "number" and guidance <= 1 then return v end
   local empty = {}
   for i = 1, batch do empty[i] = "" end
   local plain = self:condition(empty)

@@ -190,6 +190,9 @@ function M.text(folder, options, usual)
   end
   loaded.pooled_length = loaded.text_encoder:config().max_position_embeddings
   if loaded.text_encoder_2 then
+    if options.max_length and options.max_length < 2 then -- one token and the end
+      error(("syz.pipeline: max_length must be at least 2, not %d"):format(options.max_length), 0)
+    end
     loaded.text_length = options.max_length or usual
   elseif options.max_length and options.max_length ~= loaded.pooled_length then
     error(("%s: its one text encoder reads %d tokens, max_length says %d"):format(folder, loaded.pooled_length,

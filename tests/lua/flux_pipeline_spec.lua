@@ -41,7 +41,7 @@ local function compare(folder, options)
   local levels = pipe.schedule:levels()
   below(1e-6, core.tensor(levels, { #levels }), reference.sigmas)
   local x = sampler.euler(pipe, {
-    noise = reference.latents_0, cond = cond, schedule = pipe.schedule, guidance = pipe.default_guidance,
+    noise = reference.latents_0, cond = cond, schedule = pipe.schedule, guidance = asked.guidance,
     visit = function(i, _, latents) below(1e-4, latents, reference["latents_" .. i - 1]) end,
   })
   below(1e-4, x, reference["latents_" .. asked.steps])
@@ -184,9 +184,17 @@ describe("a FLUX pipeline", function()
     code, _, err = support.syz(folder, ("sample x --model '%s/%s' --size 30"):format(here, SCHNELL))
     assert.equal(1, code)
     assert.is_truthy(err:find("image sides must be multiples of 4, not 30x30", 1, true), err)
+    code, _, err = support.syz(folder, ("sample x --model '%s/%s' --size 0"):format(here, SCHNELL))
+    assert.equal(1, code)
+    assert.is_truthy(err:find("image sides must be multiples of 4, not 0x0", 1, true), err)
     code, _, err = support.syz(folder, ("sample x --model '%s/%s' --size big"):format(here, SCHNELL))
     assert.equal(2, code)
     assert.is_truthy(err:find("--size takes N or WxH", 1, true), err)
+  end)
+
+  it("refuses a length that holds no token", function()
+    assert.error_matches(function() pipeline.load(SCHNELL, { max_length = 0 }) end,
+      "max_length must be at least 2, not 0")
   end)
 
   it("says which part is missing", function()

@@ -276,6 +276,11 @@ describe("a run with adapters", function()
       assert.is_true(apart("run", "plain") > 0.5)
       assert.is_true(apart("run", "merged") < 0.1)
     end)
+    local config = core.file.read(out .. "/config.yaml")
+    core.file.write(out .. "/config.yaml", "steps: 1\n")
+    assert.is_truthy(run(("sample cat --model %s"):format(out), 1):find(
+      ("no option `model` to name the pipeline; say --model PIPELINE --lora %s/model/lora"):format(out), 1, true))
+    core.file.write(out .. "/config.yaml", config)
     assert.is_truthy(run(("merge %s %s/model/lora %s/merged"):format(PIPELINE, out, folder), 2):find("exists", 1, true))
     assert.is_truthy(run(("merge %s %s/model/lora x --dtype f64"):format(PIPELINE, out), 2):find(
       '--dtype takes f32, bf16 or f16, not "f64"', 1, true))

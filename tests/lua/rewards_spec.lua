@@ -144,6 +144,13 @@ describe("CLIP-like rewards", function()
     local cosine = clip.load(folder):score(images, texts)
     near(cosine * factor, pickscore.load(folder, { scale = "logit" }):score(images, texts), 1e-6)
     near(cosine * factor, open.open("pickscore:" .. folder):score(images, texts), 1e-6)
+    local wide = pictures(12, 31)
+    near(hps.load(folder, { preprocess = "pad" }):score(wide, texts),
+      open.open("hps:" .. folder):score(wide, texts), 1e-6)
+    near(clip_score.load(folder, { preprocess = "processor" }):score(wide, texts),
+      open.open("clip_score:" .. folder):score(wide, texts), 1e-6)
+    near(pickscore.load(folder, { preprocess = "processor", scale = "logit" }):score(wide, texts),
+      open.open("pickscore:" .. folder):score(wide, texts), 1e-6)
     near(cosine * (factor / 20), pickscore.load(folder):score(images, texts), 1e-6)
     near(cosine * (factor / 20), clip.load(folder, { logit_scale = true }):score(images, texts), 1e-6)
     near(cosine * 2.5, clip_score.load(folder, { scale = 2.5 }):score(images, texts), 1e-6)
@@ -210,7 +217,7 @@ describe("CLIP-like rewards", function()
     end
     fails("rewards_spec.lua:%d+: syz.reward.hps needs the name of a folder or weights file, not a nil",
       function() return (hps.load()) end)
-    fails("nowhere: no such folder", hps.load, "nowhere")
+    fails("nowhere: no such folder or file; a reward's folder or weights file is needed", hps.load, "nowhere")
     fails('holds a SiglipVisionModel; syz.reward.hps is a CLIPModel', hps.load, TOWERS.siglip)
     fails('preprocess must be "crop" or "processor", not "pad"', pickscore.load, folder, { preprocess = "pad" })
     fails('scale must be "cosine", "logit" or "srpo", not "logits"; did you mean "logit"', pickscore.load, folder,

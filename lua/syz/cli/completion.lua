@@ -43,12 +43,14 @@ _syz() {
     --checkpoint)
       COMPREPLY=($(compgen -W "best newest $(cd -- "${COMP_WORDS[2]}/checkpoints" 2>/dev/null && ls)" -- "$word"))
       return ;;
+    --dtype)
+      COMPREPLY=($(compgen -W "bf16 f16 f32" -- "$word")); return ;;
     --set)
       compopt -o nospace 2>/dev/null
       COMPREPLY=($(compgen -S = -W "$("${COMP_WORDS[0]}" run "${COMP_WORDS[2]}" --help 2>/dev/null |
         sed -n 's/^  \([a-z_][a-z_0-9]*\)  .*/\1/p')" -- "$word"))
       return ;;
-    --out|--config|--model|--reward|--images|--prompts|--tokens|--transformer|--lora|--resume)
+    -o|-m|-r|--out|--config|--model|--reward|--random|--images|--prompts|--tokens|--transformer|--lora|--resume)
       COMPREPLY=($(compgen -f -- "$word")); return ;;
   esac
   case $word in

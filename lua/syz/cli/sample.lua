@@ -45,8 +45,13 @@ local function parts_of(folder, given)
   local ok, config = pcall(core.yaml.decode, core.file.read(folder .. "/config.yaml") or "", folder .. "/config.yaml")
   if not ok then return nil, config end
   local base = type(config) == "table" and config.model
-  if not (adapters or core.file.exists(trained)) or type(base) ~= "string" then
+  if not (adapters or core.file.exists(trained)) then
     return nil, folder .. ": this run left no trained transformer; name a pipeline folder with --model"
+  end
+  if type(base) ~= "string" then
+    local part = adapters and "lora" or "transformer"
+    return nil, ("%s: its recipe has no option `model` to name the pipeline; say --model PIPELINE --%s %s/model/%s")
+      :format(folder, part, folder, part)
   end
   return base, given.transformer or not adapters and trained or nil, given.lora or adapters
 end

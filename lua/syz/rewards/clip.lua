@@ -168,7 +168,8 @@ local function check_path(owner, path, folder_only, level)
   end
   local kind = core.file.exists(path)
   if kind ~= "folder" and (folder_only or kind ~= "file") then
-    error(("%s: %s; a reward's folder is needed"):format(path, kind and "a file" or "no such folder"), level)
+    error(("%s: %s; a reward's folder%s is needed"):format(path, kind and "a file" or
+      folder_only and "no such folder" or "no such folder or file", folder_only and "" or " or weights file"), level)
   end
   if core.file.exists(path .. "/model_index.json") then
     error(path .. " is a pipeline folder; a reward's folder holds a CLIPModel", level)

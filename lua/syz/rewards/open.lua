@@ -2,7 +2,7 @@
 --
 --   hps:HPS_v2.1_compressed.pt   pickscore:PickScore_v1   clip_score:clip-vit-large-patch14   aesthetic:HEAD,TOWER
 --   image_reward:ImageReward.pt
--- Scores are those that were published, also where training takes another scale.
+-- Scores are those that were published, also where training takes another scale or cuts images that are not square.
 local core = require "syz.core"
 local fields = require "syz.fields"
 
@@ -12,9 +12,11 @@ local M = {}
 ---@type table<string, fun(path: string): table>
 M.kinds = {
   clip = function(path) return require("syz.rewards.clip").load(path) end,
-  hps = function(path) return require("syz.rewards.hps").load(path) end,
-  pickscore = function(path) return require("syz.rewards.pickscore").load(path, { scale = "logit" }) end,
-  clip_score = function(path) return require("syz.rewards.clip_score").load(path) end,
+  hps = function(path) return require("syz.rewards.hps").load(path, { preprocess = "pad" }) end,
+  pickscore = function(path)
+    return require("syz.rewards.pickscore").load(path, { scale = "logit", preprocess = "processor" })
+  end,
+  clip_score = function(path) return require("syz.rewards.clip_score").load(path, { preprocess = "processor" }) end,
   image_reward = function(path) return require("syz.rewards.image_reward").load(path) end,
   aesthetic = function(path)
     local head, tower = path:match("^([^,]+),([^,]+)$")
