@@ -11,7 +11,7 @@ local text = require "syz.text"
 
 local M = {}
 
-local FORMAT = "syzygy text embeddings 1"
+M.FORMAT = "syzygy text embeddings 1" -- of index.json
 
 -- A shard holds as many prompts as fit into this.
 local SHARD_BYTES = 2 ^ 28
@@ -34,7 +34,7 @@ end
 local function read_index(folder)
   local path = folder .. "/index.json"
   local index = files.need_json(path)
-  if index.format ~= FORMAT or type(index.shards) ~= "table" or type(index.length) ~= "number" then
+  if index.format ~= M.FORMAT or type(index.shards) ~= "table" or type(index.length) ~= "number" then
     error(path .. ": is not an index that syz embed wrote", 0)
   end
   return index
@@ -116,7 +116,7 @@ end
 -- ---- writing ----
 
 local function new_index(parts, options)
-  return { format = FORMAT, model = parts.folder, fingerprint = parts.fingerprint, length = parts.text_length,
+  return { format = M.FORMAT, model = parts.folder, fingerprint = parts.fingerprint, length = parts.text_length,
            dtype = options.dtype or "f32", shards = {} }
 end
 

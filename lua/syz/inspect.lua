@@ -2,6 +2,7 @@
 
 local core = require "syz.core"
 local checkpoint = require "syz.checkpoint"
+local embeddings = require "syz.embeddings"
 local files = require "syz.files"
 local message = require "syz.message"
 local run = require "syz.run"
@@ -243,6 +244,22 @@ local function run_folder(folder, record)
   return { kind = "run", sections = sections }
 end
 
+-- What `syz embed` wrote.
+local function text_features(folder)
+  local index = files.read_json(folder .. "/index.json")
+  if not index or index.format ~= embeddings.FORMAT then return nil end
+  local prompts = {}
+  for number, part in ipairs(index.shards) do
+    for _, prompt in ipairs(part.prompts) do
+      prompts[#prompts + 1] = { ("shard %d"):format(number), text.clip(prompt, 100) }
+    end
+  end
+  return { kind = "text embeddings", sections = {
+    { rows = { { "prompts", text.count(#prompts) }, { "shards", text.count(#index.shards) },
+               { "made with", index.model }, { "dtype", index.dtype }, { "tokens", text.count(index.length) } } },
+    { title = "Prompts", rows = prompts } } }
+end
+
 local function folder_of_any_kind(path)
   local record = run.record(path)
   if record then return run_folder(path, record) end
@@ -256,6 +273,10 @@ local function folder_of_any_kind(path)
     index, reason = files.read_json(path .. "/config.json")
     if not index then return nil, reason end
     return model(path, index)
+  end
+  if core.file.exists(path .. "/index.json") then
+    local stored = text_features(path)
+    if stored then return stored end
   end
   local lora = path .. "/pytorch_lora_weights.safetensors"
   if core.file.exists(lora) then return weights(lora) end

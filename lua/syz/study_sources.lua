@@ -221,6 +221,7 @@ function sources.runs(paths, opts)
       bases[opened.base] = true
     end
     if opened.adapters then
+      if not opened.pipeline.adapter then error(path .. ": has adapters, but its recipe attaches none", 0) end
       opened.pipeline.adapter:restore(opened.adapters)
     elseif opened.trained then
       opened.pipeline.transformer = core.model.load(opened.trained)

@@ -78,6 +78,9 @@ function Experiment:evaluation(overrides, level)
   for _, list in ipairs { self.eval or {}, overrides or {} } do
     for key, value in pairs(list) do options[key] = value end
   end
+  if not options.prompts then
+    error("syz.train: prompts is a function, so the evaluation needs a list of its own: eval = { prompts = … }", level)
+  end
   return evaluation.new(options, level)
 end
 

@@ -145,6 +145,10 @@ describe("syz embed", function()
       ONE))
     assert.equal(0, code, err)
     assert.matches("^e: 4 prompts, 4 of them new, [%d.]+ KiB\n$", out)
+    local _, shown = support.syz(folder, "inspect e")
+    for _, part in ipairs { "text embeddings", "a red cat", "shard 1", ONE } do
+      assert.is_truthy(shown:find(part, 1, true), shown)
+    end
     code, out = support.syz(folder, ("embed prompts.txt --model '%s/%s' --out e --json --quiet"):format(here, ONE))
     assert.equal(0, code)
     local lines = support.lines(out)

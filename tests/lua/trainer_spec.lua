@@ -29,6 +29,16 @@ describe("prompts as a function", function()
     assert.same({ "Real. prompt 1", "Real. prompt 2", "Real. prompt 3" }, texts)
   end)
 
+  it("leave the evaluation to have prompts of its own", function()
+    local folder = support.folder()
+    local tiny = core.file.read "tests/recipes/tiny.lua"
+    local source = tiny:gsub('prompts = { "a red cat".-}', "prompts = function() end")
+    local path = support.write(folder, "recipe.lua", source)
+    local code, _, err = support.syz(".", ("run '%s' --quiet --out '%s/run'"):format(path, folder))
+    assert.equal(1, code)
+    assert.is_truthy(err:find("prompts is a function, so the evaluation needs a list of its own", 1, true), err)
+  end)
+
   it("are refused when they are not a list of strings", function()
     for _, value in ipairs { "{}", '"cat"', "{ 3 }", "nil" } do
       local code, err = run_with("function() return " .. value .. " end")
