@@ -75,6 +75,12 @@ syz_status syz_need_dim(const syz_call *call, int64_t *dim) {
                     syz_dims(call->in[0]));
 }
 
+syz_status syz_ran(const syz_call *call, int result) {
+    if (result == 0) return SYZ_OK;
+    if (syz_failed()) return syz_error_status(); /* no memory for scratch */
+    return syz_fail(SYZ_EINTERNAL, "%s of %s failed in its kernel", syz_call_name(call), syz_dims(call->in[0]));
+}
+
 /* ---- argument lists ---- */
 
 static syz_status add_input(syz_call *call, syz_tensor *t, bool optional) {
