@@ -74,6 +74,7 @@ syz_tensor *syz_sum_to(syz_tensor *t, syz_shape shape) {
     if (!sum) return NULL;
     syz_nest nest;
     syz_reduction_nest(&nest, t->shape, shape);
-    if (syz_numel(t) > 0) syz_cpu.sum(syz_f32(sum), syz_f32(t), &nest, 1.0f, syz_numel(sum));
+    if (syz_numel(t) > 0 && syz_cpu.sum(syz_f32(sum), syz_f32(t), &nest, 1.0f, syz_numel(sum)) != 0)
+        return syz_fail_null(SYZ_EINTERNAL, "the sum of %s to %s failed in its kernel", syz_dims(t), syz_dims(sum));
     return sum;
 }

@@ -105,8 +105,7 @@ syz_status syz_forward_upsample_nearest(syz_call *c) {
                      .b = {factor * x[2] * factor * x[3], x[2] * factor * x[3], factor * x[3], x[3], 1}};
     if (syz_numel(c->out) == 0) return SYZ_OK;
     syz_nest_simplify(&nest);
-    syz_cpu.copy(syz_data(c->out), syz_data(c->in[0]), &nest, syz_dtype_size(c->out->dtype));
-    return SYZ_OK;
+    return syz_ran(c, syz_cpu.copy(syz_data(c->out), syz_data(c->in[0]), &nest, syz_dtype_size(c->out->dtype)));
 }
 
 syz_status syz_backward_upsample_nearest(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
@@ -114,7 +113,7 @@ syz_status syz_backward_upsample_nearest(syz_call *c, syz_tensor *gout, syz_tens
     syz_tensor *dx = syz_empty(SYZ_F32, c->in[0]->shape);
     if (!g || !dx) return syz_error_status();
     const int64_t *x = dx->shape.dim;
-    syz_cpu.upsample_gradient(syz_f32(dx), syz_f32(g), x[0] * x[1], x[2], x[3], c->i[0]);
+    SYZ_TRY(syz_ran(c, syz_cpu.upsample_gradient(syz_f32(dx), syz_f32(g), x[0] * x[1], x[2], x[3], c->i[0])));
     gin[0] = gout->dtype == SYZ_F32 ? dx : syz_cast(dx, gout->dtype);
     return SYZ_OK;
 }

@@ -166,6 +166,7 @@ syz_tensor *syz_run(syz_call *call) {
     const syz_op *op = &syz_ops[call->op];
     bool record = syz_grad_enabled() && !(op->flags & SYZ_OP_NO_GRAD) && (mark_needs(call) || call->segment);
     syz_status status = op->forward(call);
+    if (status == SYZ_OK && syz_failed()) status = syz_error_status();
     if (status == SYZ_OK && record) status = syz_record(call);
     syz_tensor *out = status == SYZ_OK ? syz_scope_return(call->out) : NULL;
     syz_scope_pop();

@@ -10,8 +10,8 @@ static syz_status binary(syz_call *c, syz_binary op) {
     SYZ_TRY(syz_need_dtype(c, 1, SYZ_F32));
     SYZ_TRY(syz_broadcast(&nest, &shape, c->in[0], c->in[1], syz_call_name(c)));
     if (!(c->out = syz_empty(SYZ_F32, shape))) return syz_error_status();
-    if (syz_numel(c->out) > 0) syz_cpu.binary(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), &nest, op);
-    return SYZ_OK;
+    if (syz_numel(c->out) == 0) return SYZ_OK;
+    return syz_ran(c, syz_cpu.binary(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), &nest, op));
 }
 
 syz_status syz_forward_add(syz_call *c) {
@@ -87,8 +87,8 @@ syz_status syz_backward_minimum(syz_call *c, syz_tensor *gout, syz_tensor *gin[]
 syz_status syz_forward_affine(syz_call *c) {
     SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    syz_cpu.affine(syz_f32(c->out), syz_f32(c->in[0]), (float)c->f[0], (float)c->f[1], syz_numel(c->out));
-    return SYZ_OK;
+    return syz_ran(
+        c, syz_cpu.affine(syz_f32(c->out), syz_f32(c->in[0]), (float)c->f[0], (float)c->f[1], syz_numel(c->out)));
 }
 
 syz_status syz_backward_affine(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
@@ -99,8 +99,7 @@ syz_status syz_backward_affine(syz_call *c, syz_tensor *gout, syz_tensor *gin[])
 syz_status syz_forward_pow(syz_call *c) {
     SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    syz_cpu.pow(syz_f32(c->out), syz_f32(c->in[0]), (float)c->f[0], syz_numel(c->out));
-    return SYZ_OK;
+    return syz_ran(c, syz_cpu.pow(syz_f32(c->out), syz_f32(c->in[0]), (float)c->f[0], syz_numel(c->out)));
 }
 
 syz_status syz_backward_pow(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
@@ -112,13 +111,12 @@ syz_status syz_forward_clamp(syz_call *c) {
     SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
     if (c->f[0] > c->f[1]) return syz_fail(SYZ_EINVAL, "clamp: low %g is above high %g", c->f[0], c->f[1]);
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    syz_cpu.clamp(syz_f32(c->out), syz_f32(c->in[0]), (float)c->f[0], (float)c->f[1], syz_numel(c->out));
-    return SYZ_OK;
+    return syz_ran(
+        c, syz_cpu.clamp(syz_f32(c->out), syz_f32(c->in[0]), (float)c->f[0], (float)c->f[1], syz_numel(c->out)));
 }
 
 syz_status syz_backward_clamp(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
     if (!(gin[0] = syz_empty_like(gout))) return syz_error_status();
-    syz_cpu.clamp_backward(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->in[0]), (float)c->f[0], (float)c->f[1],
-                           syz_numel(gout));
-    return SYZ_OK;
+    return syz_ran(c, syz_cpu.clamp_backward(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->in[0]), (float)c->f[0],
+                                             (float)c->f[1], syz_numel(gout)));
 }

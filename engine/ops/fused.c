@@ -37,8 +37,7 @@ syz_status syz_forward_modulate(syz_call *c) {
     syz_norm_shape s = {0};
     SYZ_TRY(batch_rows(c, 0, 1, 2, &s));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    syz_cpu.modulate(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]), &s);
-    return SYZ_OK;
+    return syz_ran(c, syz_cpu.modulate(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]), &s));
 }
 
 syz_status syz_backward_modulate(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
@@ -64,8 +63,7 @@ syz_status syz_forward_gated_residual(syz_call *c) {
     SYZ_TRY(batch_rows(c, 0, 1, 1, &s));
     SYZ_TRY(syz_need_same_shape(c, 0, 2));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    syz_cpu.gate(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]), &s);
-    return SYZ_OK;
+    return syz_ran(c, syz_cpu.gate(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]), &s));
 }
 
 syz_status syz_backward_gated_residual(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {

@@ -29,11 +29,10 @@ syz_status syz_norm_forward(syz_call *c, const syz_norm_shape *s, syz_tensor *we
     syz_tensor *mean = centred ? syz_empty(SYZ_F32, SYZ_SHAPE(s->rows)) : NULL;
     syz_tensor *rstd = syz_empty(SYZ_F32, SYZ_SHAPE(s->rows));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    syz_cpu.norm(syz_f32(c->out), mean ? syz_f32(mean) : NULL, syz_f32(rstd), syz_f32(c->in[0]),
-                 weight ? syz_f32(weight) : NULL, bias ? syz_f32(bias) : NULL, s, (float)c->f[0]);
     c->saved[0] = rstd;
     c->saved[1] = mean;
-    return SYZ_OK;
+    return syz_ran(c, syz_cpu.norm(syz_f32(c->out), mean ? syz_f32(mean) : NULL, syz_f32(rstd), syz_f32(c->in[0]),
+                                   weight ? syz_f32(weight) : NULL, bias ? syz_f32(bias) : NULL, s, (float)c->f[0]));
 }
 
 syz_status syz_norm_gradient(syz_call *c, const syz_norm_shape *s, syz_tensor *gout, syz_tensor *gin[], int weight,
@@ -82,19 +81,18 @@ syz_status syz_forward_normalize(syz_call *c) {
     SYZ_TRY(rows_of(c, &s));
     syz_tensor *inverse = syz_empty(SYZ_F32, SYZ_SHAPE(s.rows));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    syz_cpu.normalize(syz_f32(c->out), syz_f32(inverse), syz_f32(c->in[0]), s.rows, s.width, (float)c->f[0]);
     c->saved[0] = c->out;
     c->saved[1] = inverse;
-    return SYZ_OK;
+    return syz_ran(
+        c, syz_cpu.normalize(syz_f32(c->out), syz_f32(inverse), syz_f32(c->in[0]), s.rows, s.width, (float)c->f[0]));
 }
 
 syz_status syz_backward_normalize(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
     syz_norm_shape s = {0};
     SYZ_TRY(rows_of(c, &s));
     if (!(gin[0] = syz_empty_like(gout))) return syz_error_status();
-    syz_cpu.normalize_backward(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->saved[0]), syz_f32(c->saved[1]), s.rows,
-                               s.width, (float)c->f[0]);
-    return SYZ_OK;
+    return syz_ran(c, syz_cpu.normalize_backward(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->saved[0]),
+                                                 syz_f32(c->saved[1]), s.rows, s.width, (float)c->f[0]));
 }
 
 /* ---- over groups of channels ---- */

@@ -109,8 +109,9 @@ static syz_tensor *resample(syz_tensor *x, const syz_taps *down, const syz_taps 
     syz_tensor *half = syz_empty(SYZ_F32, SYZ_SHAPE(s[0], down->out, s[2], s[3]));
     syz_tensor *y = syz_empty(SYZ_F32, SYZ_SHAPE(s[0], down->out, across->out, s[3]));
     if (!half || !y) return NULL;
-    syz_cpu.resample(syz_f32(half), syz_f32(x), down, s[0], s[2] * s[3]);
-    syz_cpu.resample(syz_f32(y), syz_f32(half), across, s[0] * down->out, s[3]);
+    if (syz_cpu.resample(syz_f32(half), syz_f32(x), down, s[0], s[2] * s[3]) != 0 ||
+        syz_cpu.resample(syz_f32(y), syz_f32(half), across, s[0] * down->out, s[3]) != 0)
+        return syz_fail_null(SYZ_EINTERNAL, "resize of %s failed in its kernel", syz_dims(x));
     return y;
 }
 

@@ -11,14 +11,15 @@ static void contiguous_steps(int64_t *step, syz_shape s) {
     }
 }
 
-/* y[y_offset + steps of nest.b] = x[x_offset + steps of nest.a], offsets in elements. */
+/* y[y_offset + steps of nest.b] = x[x_offset + steps of nest.a], offsets in elements. A failure is left pending. */
 static void copy(syz_tensor *y, int64_t y_offset, const syz_tensor *x, int64_t x_offset, syz_nest *nest) {
     size_t size = syz_dtype_size(y->dtype);
     for (int d = 0; d < nest->n; d++)
         if (nest->dim[d] == 0) return;
     syz_nest_simplify(nest);
-    syz_cpu.copy((char *)syz_data(y) + y_offset * (int64_t)size, (const char *)syz_data(x) + x_offset * (int64_t)size,
-                 nest, size);
+    if (syz_cpu.copy((char *)syz_data(y) + y_offset * (int64_t)size,
+                     (const char *)syz_data(x) + x_offset * (int64_t)size, nest, size) != 0)
+        (void)syz_fail(SYZ_EINTERNAL, "copying %s into %s failed in its kernel", syz_dims(x), syz_dims(y));
 }
 
 static syz_status need_dim(const syz_call *c, int64_t *dim, syz_shape s) {
@@ -295,9 +296,8 @@ syz_status syz_forward_index_select(syz_call *c) {
     around(shape, dim, &outer, &inner);
     shape.dim[dim] = syz_numel(ids);
     if (!(c->out = syz_empty(x->dtype, shape))) return syz_error_status();
-    syz_cpu.gather(syz_data(c->out), syz_data(x), syz_i64(ids), outer, x->shape.dim[dim], syz_numel(ids),
-                   (size_t)inner * syz_dtype_size(x->dtype));
-    return SYZ_OK;
+    return syz_ran(c, syz_cpu.gather(syz_data(c->out), syz_data(x), syz_i64(ids), outer, x->shape.dim[dim],
+                                     syz_numel(ids), (size_t)inner * syz_dtype_size(x->dtype)));
 }
 
 syz_status syz_backward_index_select(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
@@ -307,7 +307,8 @@ syz_status syz_backward_index_select(syz_call *c, syz_tensor *gout, syz_tensor *
     around(shape, dim, &outer, &inner);
     syz_tensor *g = as_f32(gout), *dx = syz_zeros(SYZ_F32, shape);
     if (!g || !dx) return syz_error_status();
-    syz_cpu.scatter_add(syz_f32(dx), syz_f32(g), syz_i64(c->in[1]), outer, shape.dim[dim], syz_numel(c->in[1]), inner);
+    SYZ_TRY(syz_ran(c, syz_cpu.scatter_add(syz_f32(dx), syz_f32(g), syz_i64(c->in[1]), outer, shape.dim[dim],
+                                           syz_numel(c->in[1]), inner)));
     gin[0] = as_dtype(dx, gout->dtype);
     return SYZ_OK;
 }
