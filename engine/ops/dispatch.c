@@ -164,6 +164,7 @@ static bool mark_needs(syz_call *call) {
 syz_tensor *syz_run(syz_call *call) {
     if (syz_failed() || syz_check_cancel() != SYZ_OK || syz_scope_push() != SYZ_OK) return NULL;
     const syz_op *op = &syz_ops[call->op];
+    call->kernels = &syz_cpu;
     bool record = syz_grad_enabled() && !(op->flags & SYZ_OP_NO_GRAD) && (mark_needs(call) || call->segment);
     syz_status status = op->forward(call);
     if (status == SYZ_OK && syz_failed()) status = syz_error_status();

@@ -30,14 +30,15 @@ static syz_status scale_gradient(syz_call *c, const syz_norm_shape *s, syz_tenso
         d[k] = syz_f32(gin[index[k]]);
     }
     return syz_ran(
-        c, syz_cpu.modulate_backward(d[0], d[1], d[2], syz_f32(gout), syz_f32(c->in[x]), syz_f32(c->in[scale]), s));
+        c, c->kernels->modulate_backward(d[0], d[1], d[2], syz_f32(gout), syz_f32(c->in[x]), syz_f32(c->in[scale]), s));
 }
 
 syz_status syz_forward_modulate(syz_call *c) {
     syz_norm_shape s = {0};
     SYZ_TRY(batch_rows(c, 0, 1, 2, &s));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    return syz_ran(c, syz_cpu.modulate(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]), &s));
+    return syz_ran(c,
+                   c->kernels->modulate(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]), &s));
 }
 
 syz_status syz_backward_modulate(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
@@ -63,7 +64,7 @@ syz_status syz_forward_gated_residual(syz_call *c) {
     SYZ_TRY(batch_rows(c, 0, 1, 1, &s));
     SYZ_TRY(syz_need_same_shape(c, 0, 2));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    return syz_ran(c, syz_cpu.gate(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]), &s));
+    return syz_ran(c, c->kernels->gate(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]), &s));
 }
 
 syz_status syz_backward_gated_residual(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {

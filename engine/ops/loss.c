@@ -27,15 +27,15 @@ syz_status syz_forward_cross_entropy(syz_call *c) {
     const int64_t *n = c->in[0]->shape.dim;
     c->saved[0] = syz_empty(SYZ_F32, SYZ_SHAPE(n[0]));
     if (!(c->out = syz_empty(SYZ_F32, (syz_shape){0}))) return syz_error_status();
-    return syz_ran(c, syz_cpu.cross_entropy(syz_f32(c->out), syz_f32(c->saved[0]), syz_f32(c->in[0]), syz_i64(c->in[1]),
-                                            n[0], n[1]));
+    return syz_ran(c, c->kernels->cross_entropy(syz_f32(c->out), syz_f32(c->saved[0]), syz_f32(c->in[0]),
+                                                syz_i64(c->in[1]), n[0], n[1]));
 }
 
 syz_status syz_backward_cross_entropy(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
     const int64_t *n = c->in[0]->shape.dim;
     if (!(gin[0] = syz_empty_like(c->in[0]))) return syz_error_status();
-    return syz_ran(c, syz_cpu.cross_entropy_backward(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->in[0]),
-                                                     syz_f32(c->saved[0]), syz_i64(c->in[1]), n[0], n[1]));
+    return syz_ran(c, c->kernels->cross_entropy_backward(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->in[0]),
+                                                         syz_f32(c->saved[0]), syz_i64(c->in[1]), n[0], n[1]));
 }
 
 /* ---- mse_loss: mean (a - b)^2; l1_loss: mean |a - b| ---- */
@@ -47,7 +47,7 @@ static syz_status distance(syz_call *c, bool squared) {
     int64_t n = syz_numel(c->in[0]);
     if (n == 0) return syz_fail(SYZ_ESHAPE, "%s: there is nothing to average", syz_call_name(c));
     if (!(c->out = syz_empty(SYZ_F32, (syz_shape){0}))) return syz_error_status();
-    return syz_ran(c, syz_cpu.distance(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), n, squared));
+    return syz_ran(c, c->kernels->distance(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), n, squared));
 }
 
 static syz_status distance_backward(syz_call *c, syz_tensor *gout, syz_tensor *gin[], bool squared) {
@@ -55,8 +55,8 @@ static syz_status distance_backward(syz_call *c, syz_tensor *gout, syz_tensor *g
     for (int k = 0; k < 2; k++) {
         if (!c->needs[k]) continue;
         if (!(gin[k] = syz_empty_like(c->in[k]))) return syz_error_status();
-        SYZ_TRY(syz_ran(c, syz_cpu.distance_backward(syz_f32(gin[k]), syz_f32(gout), syz_f32(c->in[k]),
-                                                     syz_f32(c->in[1 - k]), n, squared)));
+        SYZ_TRY(syz_ran(c, c->kernels->distance_backward(syz_f32(gin[k]), syz_f32(gout), syz_f32(c->in[k]),
+                                                         syz_f32(c->in[1 - k]), n, squared)));
     }
     return SYZ_OK;
 }

@@ -31,8 +31,9 @@ syz_status syz_norm_forward(syz_call *c, const syz_norm_shape *s, syz_tensor *we
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
     c->saved[0] = rstd;
     c->saved[1] = mean;
-    return syz_ran(c, syz_cpu.norm(syz_f32(c->out), mean ? syz_f32(mean) : NULL, syz_f32(rstd), syz_f32(c->in[0]),
-                                   weight ? syz_f32(weight) : NULL, bias ? syz_f32(bias) : NULL, s, (float)c->f[0]));
+    return syz_ran(c,
+                   c->kernels->norm(syz_f32(c->out), mean ? syz_f32(mean) : NULL, syz_f32(rstd), syz_f32(c->in[0]),
+                                    weight ? syz_f32(weight) : NULL, bias ? syz_f32(bias) : NULL, s, (float)c->f[0]));
 }
 
 syz_status syz_norm_gradient(syz_call *c, const syz_norm_shape *s, syz_tensor *gout, syz_tensor *gin[], int weight,
@@ -43,10 +44,11 @@ syz_status syz_norm_gradient(syz_call *c, const syz_norm_shape *s, syz_tensor *g
     if (want_b) gin[bias] = syz_empty_like(c->in[bias]);
     if (syz_failed()) return syz_error_status();
     syz_tensor *mean = c->saved[1];
-    return syz_ran(c, syz_cpu.norm_backward(c->needs[0] ? syz_f32(gin[0]) : NULL, want_w ? syz_f32(gin[weight]) : NULL,
-                                            want_b ? syz_f32(gin[bias]) : NULL, syz_f32(gout), syz_f32(c->in[0]),
-                                            mean ? syz_f32(mean) : NULL, syz_f32(c->saved[0]),
-                                            weight && c->in[weight] ? syz_f32(c->in[weight]) : NULL, s));
+    return syz_ran(c,
+                   c->kernels->norm_backward(c->needs[0] ? syz_f32(gin[0]) : NULL, want_w ? syz_f32(gin[weight]) : NULL,
+                                             want_b ? syz_f32(gin[bias]) : NULL, syz_f32(gout), syz_f32(c->in[0]),
+                                             mean ? syz_f32(mean) : NULL, syz_f32(c->saved[0]),
+                                             weight && c->in[weight] ? syz_f32(c->in[weight]) : NULL, s));
 }
 
 syz_status syz_forward_layer_norm(syz_call *c) {
@@ -83,16 +85,16 @@ syz_status syz_forward_normalize(syz_call *c) {
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
     c->saved[0] = c->out;
     c->saved[1] = inverse;
-    return syz_ran(
-        c, syz_cpu.normalize(syz_f32(c->out), syz_f32(inverse), syz_f32(c->in[0]), s.rows, s.width, (float)c->f[0]));
+    return syz_ran(c, c->kernels->normalize(syz_f32(c->out), syz_f32(inverse), syz_f32(c->in[0]), s.rows, s.width,
+                                            (float)c->f[0]));
 }
 
 syz_status syz_backward_normalize(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
     syz_norm_shape s = {0};
     SYZ_TRY(rows_of(c, &s));
     if (!(gin[0] = syz_empty_like(gout))) return syz_error_status();
-    return syz_ran(c, syz_cpu.normalize_backward(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->saved[0]),
-                                                 syz_f32(c->saved[1]), s.rows, s.width, (float)c->f[0]));
+    return syz_ran(c, c->kernels->normalize_backward(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->saved[0]),
+                                                     syz_f32(c->saved[1]), s.rows, s.width, (float)c->f[0]));
 }
 
 /* ---- over groups of channels ---- */
@@ -121,8 +123,8 @@ syz_status syz_forward_group_norm(syz_call *c) {
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
     c->saved[0] = mean;
     c->saved[1] = rstd;
-    return syz_ran(c, syz_cpu.group_norm(syz_f32(c->out), syz_f32(mean), syz_f32(rstd), syz_f32(c->in[0]),
-                                         syz_f32(c->in[1]), syz_f32(c->in[2]), &s, (float)c->f[0]));
+    return syz_ran(c, c->kernels->group_norm(syz_f32(c->out), syz_f32(mean), syz_f32(rstd), syz_f32(c->in[0]),
+                                             syz_f32(c->in[1]), syz_f32(c->in[2]), &s, (float)c->f[0]));
 }
 
 syz_status syz_backward_group_norm(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
@@ -134,7 +136,7 @@ syz_status syz_backward_group_norm(syz_call *c, syz_tensor *gout, syz_tensor *gi
     float *d[3];
     for (int k = 0; k < 3; k++)
         d[k] = gin[k] ? syz_f32(gin[k]) : NULL;
-    return syz_ran(c,
-                   syz_cpu.group_norm_backward(d[0], d[1], d[2], syz_f32(gout), syz_f32(c->in[0]), syz_f32(c->saved[0]),
-                                               syz_f32(c->saved[1]), syz_f32(c->in[1]), syz_f32(c->in[2]), &s));
+    return syz_ran(c, c->kernels->group_norm_backward(d[0], d[1], d[2], syz_f32(gout), syz_f32(c->in[0]),
+                                                      syz_f32(c->saved[0]), syz_f32(c->saved[1]), syz_f32(c->in[1]),
+                                                      syz_f32(c->in[2]), &s));
 }
