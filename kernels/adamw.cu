@@ -311,8 +311,8 @@ int syz_cuda::lerp(float *y, const REAL *x, float weight, int64_t n, cudaStream_
 template <typename REAL>
 int syz_cuda::sum_squares(double *sum, const REAL *x, int64_t n, cudaStream_t stream) {
     constexpr int N = lanes_of<REAL>;
-    return aligned(x) ? total(sum, cuts(n, N), squares_of<N, REAL>{x, n}, stream)
-                      : total(sum, n, squares_of<1, REAL>{x, n}, stream);
+    return aligned(x) ? total(sum, cuts(n, N), squares_of<N, REAL>{x, n}, 1.0, stream)
+                      : total(sum, n, squares_of<1, REAL>{x, n}, 1.0, stream);
 }
 
 SYZ_F32(adamw)

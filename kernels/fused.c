@@ -1,3 +1,4 @@
+#include "core/alloc.h"
 #include "kernels/kernels.h"
 #include "kernels/parallel.h"
 #include "kernels/rowsums.h"
@@ -28,9 +29,11 @@ int syz_cpu_gate(float *y, const float *x, const float *gate, const float *h, co
     return 0;
 }
 
-int syz_cpu_modulate_backward(float *dx, float *dscale, float *dshift, float *partial, const float *dy, const float *x,
+int syz_cpu_modulate_backward(float *dx, float *dscale, float *dshift, const float *dy, const float *x,
                               const float *scale, const syz_norm_shape *shape) {
     int64_t n = shape->width, blocks = syz_norm_blocks(shape);
+    float *partial = NULL;
+    if ((dscale || dshift) && !(partial = syz_block_alloc(syz_block_sums_size(shape)))) return -1;
     float *sum_scale = dscale ? partial : NULL, *sum_shift = dshift ? partial + blocks * n : NULL;
 #pragma omp parallel for schedule(static) if (shape->rows * n > SYZ_PARALLEL_MIN)
     for (int64_t block = 0; block < blocks; block++) {
@@ -51,5 +54,6 @@ int syz_cpu_modulate_backward(float *dx, float *dscale, float *dshift, float *pa
     }
     syz_sum_blocks(dscale, sum_scale, shape);
     syz_sum_blocks(dshift, sum_shift, shape);
+    syz_block_free(partial, syz_block_sums_size(shape));
     return 0;
 }

@@ -69,9 +69,8 @@ int syz_cuda::gate(REAL *y, const REAL *x, const REAL *gate, const REAL *h, cons
     return over_rows<false>(y, x, gate, h, *shape, gated(), stream);
 }
 
-/* `partial`: see norm_backward */
 template <typename REAL>
-int syz_cuda::modulate_backward(REAL *dx, float *dscale, float *dshift, float *, const REAL *dy, const REAL *x,
+int syz_cuda::modulate_backward(REAL *dx, float *dscale, float *dshift, const REAL *dy, const REAL *x,
                                 const REAL *scale, const syz_norm_shape *shape, cudaStream_t stream) {
     constexpr int N = lanes_of<REAL>;
     if (dx && over_rows<true>(dx, dy, scale, scale, *shape, scaled{shape->offset}, stream) != 0) return -1;

@@ -2,6 +2,7 @@
  *
  * Channel sums are taken in blocks of positions and combined in double; blocks do not depend on the threads. With at
  * least one sample for each thread, a thread does a whole sample, so that the second pass finds it in the cache. */
+#include "core/alloc.h"
 #include "kernels/kernels.h"
 #include "kernels/parallel.h"
 #include "kernels/simd_math.h"
@@ -11,6 +12,11 @@
 
 static int64_t block_count(const syz_group_norm_shape *s) {
     return (s->area + SYZ_GROUP_NORM_BLOCK - 1) / SYZ_GROUP_NORM_BLOCK;
+}
+
+/* Bytes of scratch: see `task`. */
+static size_t scratch_size(const syz_group_norm_shape *s) {
+    return (size_t)(s->channels * s->n * (3 * block_count(s) + 4)) * sizeof(float);
 }
 
 static int64_t block_size(const syz_group_norm_shape *s, int64_t block) {
@@ -240,28 +246,30 @@ static void run(const task *t, block_pass sums, sample_pass factors, block_pass 
     }
 }
 
-int syz_cpu_group_norm(float *y, float *mean, float *rstd, float *scratch, const float *x, const float *weight,
-                       const float *bias, const syz_group_norm_shape *shape, float eps) {
+int syz_cpu_group_norm(float *y, float *mean, float *rstd, const float *x, const float *weight, const float *bias,
+                       const syz_group_norm_shape *shape, float eps) {
     task t = {.shape = shape, .x = x, .weight = weight, .bias = bias, .y = y};
     t.mean = mean;
     t.rstd = rstd;
-    t.rows = scratch;
     t.eps = eps;
+    if (!(t.rows = syz_block_alloc(scratch_size(shape)))) return -1;
     run(&t, moments, statistics, apply);
+    syz_block_free(t.rows, scratch_size(shape));
     return 0;
 }
 
-int syz_cpu_group_norm_backward(float *dx, float *dweight, float *dbias, float *scratch, const float *dy,
-                                const float *x, const float *mean, const float *rstd, const float *weight,
-                                const float *bias, const syz_group_norm_shape *shape) {
+int syz_cpu_group_norm_backward(float *dx, float *dweight, float *dbias, const float *dy, const float *x,
+                                const float *mean, const float *rstd, const float *weight, const float *bias,
+                                const syz_group_norm_shape *shape) {
     task t = {.shape = shape, .x = x, .dy = dy, .weight = weight, .bias = bias, .dx = dx};
     t.mean = (float *)(uintptr_t)mean; /* only forward writes them */
     t.rstd = (float *)(uintptr_t)rstd;
-    t.rows = scratch;
+    if (!(t.rows = syz_block_alloc(scratch_size(shape)))) return -1;
     for (int64_t n = 0; n < shape->n; n++)
         channel_factors(&t, n, sample_rows(&t, n), sample_rows(&t, n) + shape->channels);
     run(&t, gradient_sums, gradient_factors, dx ? apply_gradient : NULL);
     sum_samples(dbias, &t, 2);
     sum_samples(dweight, &t, 3);
+    syz_block_free(t.rows, scratch_size(shape));
     return 0;
 }

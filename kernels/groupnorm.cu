@@ -7,8 +7,7 @@ namespace {
 
 using namespace syz_cuda;
 
-/* Scratch of this backend, within syz_group_norm_scratch(): two rows of channels for each sample and block, then six
- * for each sample. */
+/* Scratch: two rows of channels for each sample and block, then six for each sample. */
 struct rows_of {
     float *a, *b;         /* [n,blocks,channels] block sums */
     float *scale, *shift; /* [n,channels] y = x * scale + shift */
@@ -16,6 +15,10 @@ struct rows_of {
     float *sum, *dot;     /* [n,channels] sums of dz and dz * xhat */
     int64_t blocks;
 };
+
+static int64_t scratch_size(const syz_group_norm_shape &s) {
+    return s.n * s.channels * (2 * cuts(s.area, SYZ_GROUP_NORM_BLOCK) + 6);
+}
 
 static rows_of scratch_rows(float *scratch, const syz_group_norm_shape &s) {
     rows_of r;
@@ -259,22 +262,26 @@ static int backward(T *dx, rows_of r, const T *dy, const T *x, const float *mean
 } // namespace
 
 template <typename REAL>
-int syz_cuda::group_norm(REAL *y, float *mean, float *rstd, float *scratch, const REAL *x, const REAL *weight,
-                         const REAL *bias, const syz_group_norm_shape *shape, float eps, cudaStream_t stream) {
+int syz_cuda::group_norm(REAL *y, float *mean, float *rstd, const REAL *x, const REAL *weight, const REAL *bias,
+                         const syz_group_norm_shape *shape, float eps, cudaStream_t stream) {
     constexpr int N = lanes_of<REAL>;
-    rows_of r = scratch_rows(scratch, *shape);
-    if (shape->channels % N == 0 && aligned(y, x, scratch))
+    scratch<float> memory(scratch_size(*shape), stream);
+    if (!memory.data) return -1;
+    rows_of r = scratch_rows(memory.data, *shape);
+    if (shape->channels % N == 0 && aligned(y, x))
         return forward<N>(y, mean, rstd, r, x, weight, bias, *shape, eps, stream);
     return forward<1>(y, mean, rstd, r, x, weight, bias, *shape, eps, stream);
 }
 
 template <typename REAL>
-int syz_cuda::group_norm_backward(REAL *dx, float *dweight, float *dbias, float *scratch, const REAL *dy, const REAL *x,
+int syz_cuda::group_norm_backward(REAL *dx, float *dweight, float *dbias, const REAL *dy, const REAL *x,
                                   const float *mean, const float *rstd, const REAL *weight, const REAL *bias,
                                   const syz_group_norm_shape *shape, cudaStream_t stream) {
     constexpr int N = lanes_of<REAL>;
-    rows_of r = scratch_rows(scratch, *shape);
-    bool wide = shape->channels % N == 0 && aligned(dx, dy, x, scratch);
+    scratch<float> memory(scratch_size(*shape), stream);
+    if (!memory.data) return -1;
+    rows_of r = scratch_rows(memory.data, *shape);
+    bool wide = shape->channels % N == 0 && aligned(dx, dy, x);
     if ((wide ? backward<N>(dx, r, dy, x, mean, rstd, weight, bias, *shape, stream)
               : backward<1>(dx, r, dy, x, mean, rstd, weight, bias, *shape, stream)) != 0)
         return -1;

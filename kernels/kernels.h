@@ -1,9 +1,9 @@
 /* The contract between operations and backends: one table of kernels, listed once in kernels.def.
  *
- * Kernels trust their arguments (the operations checked them), depend on libc, OpenMP, oneDNN or CUDA only, and return
- * 0, or a negative number when a library or the machine failed. Arrays are contiguous unless strides are given. Every
- * output is written with `=` unless its comment says `+=`. Results do not depend on timing: each sum has a fixed order
- * for a given number of threads. */
+ * Kernels trust their arguments (the operations checked them), depend on libc, OpenMP, oneDNN or CUDA only, take
+ * scratch from their backend's allocator (the CPU's: core/alloc.h), and return 0, or a negative number when a library
+ * or the machine failed. Arrays are contiguous unless strides are given. Every output is written with `=` unless its
+ * comment says `+=`. Results do not depend on timing: each sum has a fixed order for a given number of threads. */
 #ifndef SYZ_KERNELS_H
 #define SYZ_KERNELS_H
 
@@ -67,23 +67,12 @@ typedef struct {
     float offset;
 } syz_norm_shape;
 
-/* How many blocks of rows the sums over rows are cut into, whatever the number of threads. */
-static inline int64_t syz_norm_blocks(const syz_norm_shape *s) {
-    int64_t spans = s->rows / s->span, cuts = spans >= 16 ? 1 : 16 / spans;
-    return spans * (cuts < s->span ? cuts : s->span);
-}
-
 typedef struct {
     int64_t n, area, channels, groups;
     bool silu;
 } syz_group_norm_shape;
 
 enum { SYZ_GROUP_NORM_BLOCK = 512 }; /* positions summed in one go */
-
-/* Floats of scratch: four rows of channels for each block and sample. */
-static inline int64_t syz_group_norm_scratch(const syz_group_norm_shape *s) {
-    return 4 * s->channels * s->n * ((s->area + SYZ_GROUP_NORM_BLOCK - 1) / SYZ_GROUP_NORM_BLOCK + 1);
-}
 
 typedef struct {
     int64_t n, h, w, c, o, kh, kw, out_h, out_w, stride, top, left, bottom, right;

@@ -2,7 +2,7 @@
 #include "kernels/parallel.h"
 #include "kernels/simd_math.h"
 
-int syz_cpu_cross_entropy(double *sum, float *lse, const float *x, const int64_t *target, int64_t n, int64_t c) {
+int syz_cpu_cross_entropy(float *loss, float *lse, const float *x, const int64_t *target, int64_t n, int64_t c) {
 #pragma omp parallel for schedule(static) if (n * c > SYZ_PARALLEL_MIN)
     for (int64_t i = 0; i < n; i++) {
         const float *row = x + i * c;
@@ -15,14 +15,16 @@ int syz_cpu_cross_entropy(double *sum, float *lse, const float *x, const int64_t
             total += syz_expf(row[j] - top);
         lse[i] = top + logf(total);
     }
-    *sum = 0;
+    double sum = 0;
     for (int64_t i = 0; i < n; i++)
-        *sum += (double)lse[i] - x[i * c + target[i]];
+        sum += (double)lse[i] - x[i * c + target[i]];
+    *loss = (float)(sum / (double)n);
     return 0;
 }
 
-int syz_cpu_cross_entropy_backward(float *dx, const float *x, const float *lse, const int64_t *target, float scale,
-                                   int64_t n, int64_t c) {
+int syz_cpu_cross_entropy_backward(float *dx, const float *dloss, const float *x, const float *lse,
+                                   const int64_t *target, int64_t n, int64_t c) {
+    float scale = *dloss / (float)n;
 #pragma omp parallel for schedule(static) if (n * c > SYZ_PARALLEL_MIN)
     for (int64_t i = 0; i < n; i++) {
         for (int64_t j = 0; j < c; j++)
@@ -46,20 +48,22 @@ static double piece_distance(const float *a, const float *b, int64_t n, bool squ
     return sum;
 }
 
-int syz_cpu_distance(double *sum, const float *a, const float *b, int64_t n, bool squared) {
+int syz_cpu_distance(float *loss, const float *a, const float *b, int64_t n, bool squared) {
     double part[SYZ_PIECES];
 #pragma omp parallel for schedule(static) if (n > SYZ_PARALLEL_MIN)
     for (int64_t k = 0; k < SYZ_PIECES; k++) {
         int64_t first = syz_piece(n, k);
         part[k] = piece_distance(a + first, b + first, syz_piece(n, k + 1) - first, squared);
     }
-    *sum = 0;
+    double sum = 0;
     for (int64_t k = 0; k < SYZ_PIECES; k++)
-        *sum += part[k];
+        sum += part[k];
+    *loss = (float)(sum / (double)n);
     return 0;
 }
 
-int syz_cpu_distance_backward(float *da, const float *a, const float *b, float scale, int64_t n, bool squared) {
+int syz_cpu_distance_backward(float *da, const float *dloss, const float *a, const float *b, int64_t n, bool squared) {
+    float scale = *dloss / (float)n;
 #pragma omp parallel for simd schedule(static) if (n > SYZ_PARALLEL_MIN)
     for (int64_t i = 0; i < n; i++) {
         float d = a[i] - b[i];

@@ -33,12 +33,12 @@ struct surprise {
 };
 
 template <typename T>
-static __global__ void cross_entropy_slope(T *dx, const T *x, const float *lse, const int64_t *target, float scale,
-                                           int64_t n, int64_t c) {
+static __global__ void cross_entropy_slope(T *dx, const float *dloss, const T *x, const float *lse,
+                                           const int64_t *target, int64_t n, int64_t c) {
     int64_t i = thread_index();
     if (i >= n * c) return;
     int64_t row = i / c;
-    float slope = scale * syz_expf(load(x[i]) - lse[row]);
+    float scale = *dloss / (float)n, slope = scale * syz_expf(load(x[i]) - lse[row]);
     dx[i] = store<T>(target[row] == i % c ? slope - scale : slope);
 }
 
@@ -58,44 +58,47 @@ struct absolute_distance {
     __device__ float operator()(int64_t i) const { return fabsf(load(a[i]) - load(b[i])); }
 };
 struct squared_slope {
-    float scale;
-    __device__ float operator()(float a, float b) const { return scale * (2 * (a - b)); }
+    const float *dloss;
+    float n;
+    __device__ float operator()(float a, float b) const { return *dloss / n * (2 * (a - b)); }
 };
 struct absolute_slope {
-    float scale;
+    const float *dloss;
+    float n;
     __device__ float operator()(float a, float b) const {
         float d = a - b;
-        return scale * (d > 0 ? 1.0f : d < 0 ? -1.0f : d);
+        return *dloss / n * (d > 0 ? 1.0f : d < 0 ? -1.0f : d);
     }
 };
 
 } // namespace
 
 template <typename REAL>
-int syz_cuda::cross_entropy(double *sum, float *lse, const REAL *x, const int64_t *target, int64_t n, int64_t c,
+int syz_cuda::cross_entropy(float *loss, float *lse, const REAL *x, const int64_t *target, int64_t n, int64_t c,
                             cudaStream_t stream) {
     int failed = c <= WARP_ROW
                      ? launch(lse_kernel<WARP, REAL>, group_blocks<WARP>(n), THREADS, stream, lse, x, n, c)
                      : launch(lse_kernel<THREADS, REAL>, group_blocks<THREADS>(n), THREADS, stream, lse, x, n, c);
-    return failed ? -1 : total(sum, n, surprise<REAL>{lse, x, target, c}, stream);
+    return failed ? -1 : total(loss, n, surprise<REAL>{lse, x, target, c}, (double)n, stream);
 }
 
 template <typename REAL>
-int syz_cuda::cross_entropy_backward(REAL *dx, const REAL *x, const float *lse, const int64_t *target, float scale,
-                                     int64_t n, int64_t c, cudaStream_t stream) {
-    return launch(cross_entropy_slope<REAL>, cuts(n * c, THREADS), THREADS, stream, dx, x, lse, target, scale, n, c);
+int syz_cuda::cross_entropy_backward(REAL *dx, const float *dloss, const REAL *x, const float *lse,
+                                     const int64_t *target, int64_t n, int64_t c, cudaStream_t stream) {
+    return launch(cross_entropy_slope<REAL>, cuts(n * c, THREADS), THREADS, stream, dx, dloss, x, lse, target, n, c);
 }
 
 template <typename REAL>
-int syz_cuda::distance(double *sum, const REAL *a, const REAL *b, int64_t n, bool squared, cudaStream_t stream) {
-    return squared ? total(sum, n, squared_distance<REAL>{a, b}, stream)
-                   : total(sum, n, absolute_distance<REAL>{a, b}, stream);
+int syz_cuda::distance(float *loss, const REAL *a, const REAL *b, int64_t n, bool squared, cudaStream_t stream) {
+    return squared ? total(loss, n, squared_distance<REAL>{a, b}, (double)n, stream)
+                   : total(loss, n, absolute_distance<REAL>{a, b}, (double)n, stream);
 }
 
 template <typename REAL>
-int syz_cuda::distance_backward(REAL *da, const REAL *a, const REAL *b, float scale, int64_t n, bool squared,
+int syz_cuda::distance_backward(REAL *da, const float *dloss, const REAL *a, const REAL *b, int64_t n, bool squared,
                                 cudaStream_t stream) {
-    return squared ? map(da, n, stream, squared_slope{scale}, a, b) : map(da, n, stream, absolute_slope{scale}, a, b);
+    return squared ? map(da, n, stream, squared_slope{dloss, (float)n}, a, b)
+                   : map(da, n, stream, absolute_slope{dloss, (float)n}, a, b);
 }
 
 SYZ_BOTH(cross_entropy)

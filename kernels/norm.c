@@ -1,4 +1,5 @@
 /* Layer and root-mean-square normalisation of rows, with weights per row span; L2 normalisation. */
+#include "core/alloc.h"
 #include "kernels/kernels.h"
 #include "kernels/parallel.h"
 #include "kernels/rowsums.h"
@@ -96,9 +97,11 @@ static inline void input_gradient(float *restrict dx, const float *restrict dy, 
     }
 }
 
-int syz_cpu_norm_backward(float *dx, float *dweight, float *dbias, float *partial, const float *dy, const float *x,
-                          const float *mean, const float *rstd, const float *weight, const syz_norm_shape *shape) {
+int syz_cpu_norm_backward(float *dx, float *dweight, float *dbias, const float *dy, const float *x, const float *mean,
+                          const float *rstd, const float *weight, const syz_norm_shape *shape) {
     int64_t n = shape->width, blocks = syz_norm_blocks(shape);
+    float *partial = NULL;
+    if ((dweight || dbias) && !(partial = syz_block_alloc(syz_block_sums_size(shape)))) return -1;
     float *sum_w = dweight ? partial : NULL, *sum_b = dbias ? partial + blocks * n : NULL;
 #pragma omp parallel for schedule(static) if (shape->rows * n > SYZ_PARALLEL_MIN)
     for (int64_t block = 0; block < blocks; block++) {
@@ -117,6 +120,7 @@ int syz_cpu_norm_backward(float *dx, float *dweight, float *dbias, float *partia
     }
     syz_sum_blocks(dweight, sum_w, shape);
     syz_sum_blocks(dbias, sum_b, shape);
+    syz_block_free(partial, syz_block_sums_size(shape));
     return 0;
 }
 

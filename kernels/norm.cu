@@ -193,11 +193,9 @@ int syz_cuda::norm(REAL *y, float *mean, float *rstd, const REAL *x, const REAL 
     return norm_rows<1>(y, mean, rstd, x, weight, bias, *shape, eps, stream);
 }
 
-/* `partial` is the CPU's scratch; here the number of pieces depends on how many fill the device. */
 template <typename REAL>
-int syz_cuda::norm_backward(REAL *dx, float *dweight, float *dbias, float *, const REAL *dy, const REAL *x,
-                            const float *mean, const float *rstd, const REAL *weight, const syz_norm_shape *shape,
-                            cudaStream_t stream) {
+int syz_cuda::norm_backward(REAL *dx, float *dweight, float *dbias, const REAL *dy, const REAL *x, const float *mean,
+                            const float *rstd, const REAL *weight, const syz_norm_shape *shape, cudaStream_t stream) {
     constexpr int N = lanes_of<REAL>;
     bool wide = shape->width % N == 0 && aligned(dx, dy, x, weight);
     if (dx && wide && norm_row_gradients<N>(dx, dy, x, mean, rstd, weight, *shape, stream) != 0) return -1;

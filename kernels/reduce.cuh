@@ -153,13 +153,13 @@ static int span_sums(float *a, float *b, const syz_norm_shape &s, F f, bool wide
 /* ---- over everything, in double ---- */
 
 /* Threads sum f32 values of f(i) for every (blocks * THREADS)-th i, or double ones where f gives these. */
-template <typename F>
-static __global__ void total_kernel(double *part, int64_t n, F f) {
+template <typename V, typename F>
+static __global__ void total_kernel(V *part, int64_t n, F f, double count) {
     decltype(f(0)) sum = 0;
     for (int64_t i = thread_index(); i < n; i += (int64_t)gridDim.x * THREADS)
         sum += f(i);
     double total = group_sum<THREADS>((double)sum);
-    if (threadIdx.x == 0) part[blockIdx.x] = total;
+    if (threadIdx.x == 0) part[blockIdx.x] = (V)(total / count);
 }
 
 struct partial_sums {
@@ -167,15 +167,15 @@ struct partial_sums {
     __device__ double operator()(int64_t i) const { return part[i]; }
 };
 
-/* *sum = the sum of f(0) .. f(n - 1) */
-template <typename F>
-static int total(double *sum, int64_t n, F f, cudaStream_t stream) {
+/* *y = the sum of f(0) .. f(n - 1), divided by `count` */
+template <typename V, typename F>
+static int total(V *y, int64_t n, F f, double count, cudaStream_t stream) {
     int64_t blocks = cuts(n, THREADS * 8);
     if (blocks > 1024) blocks = 1024;
     if (blocks < 1) blocks = 1;
     scratch<double> part(blocks, stream);
-    if (!part.data || launch(total_kernel<F>, blocks, THREADS, stream, part.data, n, f) != 0) return -1;
-    return launch(total_kernel<partial_sums>, 1, THREADS, stream, sum, blocks, partial_sums{part.data});
+    if (!part.data || launch(total_kernel<double, F>, blocks, THREADS, stream, part.data, n, f, 1.0) != 0) return -1;
+    return launch(total_kernel<V, partial_sums>, 1, THREADS, stream, y, blocks, partial_sums{part.data}, count);
 }
 
 } // namespace syz_cuda

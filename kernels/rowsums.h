@@ -7,6 +7,17 @@
 
 #include <string.h>
 
+/* How many blocks of rows the sums are cut into, whatever the number of threads. */
+static inline int64_t syz_norm_blocks(const syz_norm_shape *s) {
+    int64_t spans = s->rows / s->span, cuts = spans >= 16 ? 1 : 16 / spans;
+    return spans * (cuts < s->span ? cuts : s->span);
+}
+
+/* Bytes of scratch for the block sums of two outputs. */
+static inline size_t syz_block_sums_size(const syz_norm_shape *s) {
+    return 2 * (size_t)(syz_norm_blocks(s) * s->width) * sizeof(float);
+}
+
 typedef struct {
     int64_t span, start, stop; /* which row of weights, and the rows of this block */
 } syz_row_range;

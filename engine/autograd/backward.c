@@ -57,7 +57,8 @@ static syz_status accumulate(syz_tensor **slot, syz_tensor *grad) {
     if (!old) {
         *slot = syz_retain(grad);
     } else if (old->refs == 1 && old->storage->refs == 1 && old->dtype == SYZ_F32 && grad->dtype == SYZ_F32) {
-        syz_cpu.axpy(syz_f32(old), syz_f32(grad), 1.0f, syz_numel(old));
+        if (syz_cpu.axpy(syz_f32(old), syz_f32(grad), 1.0f, syz_numel(old)) != 0)
+            return syz_fail(SYZ_EINTERNAL, "adding a gradient of %s failed in its kernel", syz_dims(grad));
     } else {
         syz_tensor *sum = syz_add(old, grad);
         if (!sum) return syz_error_status();

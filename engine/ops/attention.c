@@ -57,8 +57,8 @@ syz_status syz_forward_attention(syz_call *c) {
     c->saved[1] = lse;
     const float *mask = c->in[3] ? syz_f32(c->in[3]) : NULL;
     count(&p, 2);
-    if (syz_numel(c->out) > 0 && syz_cpu.attention(syz_f32(c->out), syz_f32(lse), syz_f32(c->in[0]), syz_f32(c->in[1]),
-                                                   syz_f32(c->in[2]), mask, &p) != 0)
+    if (syz_numel(c->out) > 0 && c->kernels->attention(syz_f32(c->out), syz_f32(lse), syz_f32(c->in[0]),
+                                                       syz_f32(c->in[1]), syz_f32(c->in[2]), mask, &p) != 0)
         return syz_fail(SYZ_ENOMEM, "attention: no memory for blocks of %s", syz_dims(c->in[0]));
     return SYZ_OK;
 }
@@ -78,8 +78,9 @@ syz_status syz_backward_attention(syz_call *c, syz_tensor *gout, syz_tensor *gin
     if (syz_numel(gout) == 0) return SYZ_OK;
     count(&p, 5);
     const float *mask = c->in[3] ? syz_f32(c->in[3]) : NULL;
-    if (syz_cpu.attention_backward(grad[0], grad[1], grad[2], syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]),
-                                   mask, syz_f32(c->saved[0]), syz_f32(c->saved[1]), syz_f32(gout), &p) != 0)
+    if (c->kernels->attention_backward(grad[0], grad[1], grad[2], syz_f32(c->in[0]), syz_f32(c->in[1]),
+                                       syz_f32(c->in[2]), mask, syz_f32(c->saved[0]), syz_f32(c->saved[1]),
+                                       syz_f32(gout), &p) != 0)
         return syz_fail(SYZ_ENOMEM, "attention: no memory for the gradient of %s", syz_dims(c->in[0]));
     return SYZ_OK;
 }

@@ -2,6 +2,7 @@
 #ifndef SYZ_OPS_CALL_H
 #define SYZ_OPS_CALL_H
 
+#include "kernels/kernels.h"
 #include "syzygy.h"
 
 enum { SYZ_MAX_INPUTS = 8, SYZ_MAX_SAVED = 4 };
@@ -18,6 +19,7 @@ typedef struct {
     syz_tensor *saved[SYZ_MAX_SAVED]; /* set by forward for backward; may be `out` itself */
     syz_segment segment;              /* checkpoint only */
     void *context;
+    const syz_backend *kernels; /* set when the operation runs: of the backend that holds the inputs */
 } syz_call;
 
 /* forward sets call->out (a new tensor) and call->saved; what else it makes is freed when it returns.

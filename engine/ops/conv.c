@@ -62,8 +62,8 @@ syz_status syz_forward_conv2d(syz_call *c) {
     SYZ_TRY(convolution(c, &v));
     if (!(c->out = syz_empty(SYZ_F32, SYZ_SHAPE(v.n, v.out_h, v.out_w, v.o)))) return syz_error_status();
     count(&v);
-    int result =
-        syz_cpu.conv2d(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), c->in[2] ? syz_f32(c->in[2]) : NULL, &v);
+    int result = c->kernels->conv2d(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]),
+                                    c->in[2] ? syz_f32(c->in[2]) : NULL, &v);
     return result == 0 ? SYZ_OK : failed(c);
 }
 
@@ -73,17 +73,18 @@ syz_status syz_backward_conv2d(syz_call *c, syz_tensor *gout, syz_tensor *gin[])
     if (c->needs[0]) {
         if (!(gin[0] = syz_empty_like(c->in[0]))) return syz_error_status();
         count(&v);
-        if (syz_cpu.conv2d_input_gradient(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->in[1]), &v) != 0) return failed(c);
+        if (c->kernels->conv2d_input_gradient(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->in[1]), &v) != 0)
+            return failed(c);
     }
     if (c->needs[1]) {
         if (!(gin[1] = syz_empty_like(c->in[1]))) return syz_error_status();
         if (c->needs[2] && !(gin[2] = syz_empty_like(c->in[2]))) return syz_error_status();
         count(&v);
-        if (syz_cpu.conv2d_weight_gradient(syz_f32(gin[1]), gin[2] ? syz_f32(gin[2]) : NULL, syz_f32(gout),
-                                           syz_f32(c->in[0]), &v) != 0)
+        if (c->kernels->conv2d_weight_gradient(syz_f32(gin[1]), gin[2] ? syz_f32(gin[2]) : NULL, syz_f32(gout),
+                                               syz_f32(c->in[0]), &v) != 0)
             return failed(c);
     } else if (c->needs[2]) {
-        gin[2] = syz_sum_to(gout, c->in[2]->shape);
+        gin[2] = syz_sum_to(c, gout, c->in[2]->shape);
     }
     return SYZ_OK;
 }
@@ -105,8 +106,7 @@ syz_status syz_forward_upsample_nearest(syz_call *c) {
                      .b = {factor * x[2] * factor * x[3], x[2] * factor * x[3], factor * x[3], x[3], 1}};
     if (syz_numel(c->out) == 0) return SYZ_OK;
     syz_nest_simplify(&nest);
-    syz_cpu.copy(syz_data(c->out), syz_data(c->in[0]), &nest, syz_dtype_size(c->out->dtype));
-    return SYZ_OK;
+    return syz_ran(c, c->kernels->copy(syz_data(c->out), syz_data(c->in[0]), &nest, syz_dtype_size(c->out->dtype)));
 }
 
 syz_status syz_backward_upsample_nearest(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
@@ -114,7 +114,7 @@ syz_status syz_backward_upsample_nearest(syz_call *c, syz_tensor *gout, syz_tens
     syz_tensor *dx = syz_empty(SYZ_F32, c->in[0]->shape);
     if (!g || !dx) return syz_error_status();
     const int64_t *x = dx->shape.dim;
-    syz_cpu.upsample_gradient(syz_f32(dx), syz_f32(g), x[0] * x[1], x[2], x[3], c->i[0]);
+    SYZ_TRY(syz_ran(c, c->kernels->upsample_gradient(syz_f32(dx), syz_f32(g), x[0] * x[1], x[2], x[3], c->i[0])));
     gin[0] = gout->dtype == SYZ_F32 ? dx : syz_cast(dx, gout->dtype);
     return SYZ_OK;
 }

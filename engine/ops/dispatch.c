@@ -75,6 +75,12 @@ syz_status syz_need_dim(const syz_call *call, int64_t *dim) {
                     syz_dims(call->in[0]));
 }
 
+syz_status syz_ran(const syz_call *call, int result) {
+    if (result == 0) return SYZ_OK;
+    if (syz_failed()) return syz_error_status(); /* no memory for scratch */
+    return syz_fail(SYZ_EINTERNAL, "%s of %s failed in its kernel", syz_call_name(call), syz_dims(call->in[0]));
+}
+
 /* ---- argument lists ---- */
 
 static syz_status add_input(syz_call *call, syz_tensor *t, bool optional) {
@@ -158,8 +164,10 @@ static bool mark_needs(syz_call *call) {
 syz_tensor *syz_run(syz_call *call) {
     if (syz_failed() || syz_check_cancel() != SYZ_OK || syz_scope_push() != SYZ_OK) return NULL;
     const syz_op *op = &syz_ops[call->op];
+    call->kernels = &syz_cpu;
     bool record = syz_grad_enabled() && !(op->flags & SYZ_OP_NO_GRAD) && (mark_needs(call) || call->segment);
     syz_status status = op->forward(call);
+    if (status == SYZ_OK && syz_failed()) status = syz_error_status();
     if (status == SYZ_OK && record) status = syz_record(call);
     syz_tensor *out = status == SYZ_OK ? syz_scope_return(call->out) : NULL;
     syz_scope_pop();

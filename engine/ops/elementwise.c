@@ -10,8 +10,8 @@ static syz_status binary(syz_call *c, syz_binary op) {
     SYZ_TRY(syz_need_dtype(c, 1, SYZ_F32));
     SYZ_TRY(syz_broadcast(&nest, &shape, c->in[0], c->in[1], syz_call_name(c)));
     if (!(c->out = syz_empty(SYZ_F32, shape))) return syz_error_status();
-    if (syz_numel(c->out) > 0) syz_cpu.binary(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), &nest, op);
-    return SYZ_OK;
+    if (syz_numel(c->out) == 0) return SYZ_OK;
+    return syz_ran(c, c->kernels->binary(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), &nest, op));
 }
 
 syz_status syz_forward_add(syz_call *c) {
@@ -19,8 +19,8 @@ syz_status syz_forward_add(syz_call *c) {
 }
 
 syz_status syz_backward_add(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
-    if (c->needs[0]) gin[0] = syz_sum_to(gout, c->in[0]->shape);
-    if (c->needs[1]) gin[1] = syz_sum_to(gout, c->in[1]->shape);
+    if (c->needs[0]) gin[0] = syz_sum_to(c, gout, c->in[0]->shape);
+    if (c->needs[1]) gin[1] = syz_sum_to(c, gout, c->in[1]->shape);
     return SYZ_OK;
 }
 
@@ -29,8 +29,8 @@ syz_status syz_forward_sub(syz_call *c) {
 }
 
 syz_status syz_backward_sub(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
-    if (c->needs[0]) gin[0] = syz_sum_to(gout, c->in[0]->shape);
-    if (c->needs[1]) gin[1] = syz_affine(syz_sum_to(gout, c->in[1]->shape), -1, 0);
+    if (c->needs[0]) gin[0] = syz_sum_to(c, gout, c->in[0]->shape);
+    if (c->needs[1]) gin[1] = syz_affine(syz_sum_to(c, gout, c->in[1]->shape), -1, 0);
     return SYZ_OK;
 }
 
@@ -39,8 +39,8 @@ syz_status syz_forward_mul(syz_call *c) {
 }
 
 syz_status syz_backward_mul(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
-    if (c->needs[0]) gin[0] = syz_sum_to(syz_mul(gout, c->in[1]), c->in[0]->shape);
-    if (c->needs[1]) gin[1] = syz_sum_to(syz_mul(gout, c->in[0]), c->in[1]->shape);
+    if (c->needs[0]) gin[0] = syz_sum_to(c, syz_mul(gout, c->in[1]), c->in[0]->shape);
+    if (c->needs[1]) gin[1] = syz_sum_to(c, syz_mul(gout, c->in[0]), c->in[1]->shape);
     return SYZ_OK;
 }
 
@@ -51,10 +51,10 @@ syz_status syz_forward_div(syz_call *c) {
 /* y = a/b: da = g/b, db = -g a/b^2 */
 syz_status syz_backward_div(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
     syz_tensor *ratio = syz_div(gout, c->in[1]);
-    if (c->needs[0]) gin[0] = syz_sum_to(ratio, c->in[0]->shape);
+    if (c->needs[0]) gin[0] = syz_sum_to(c, ratio, c->in[0]->shape);
     if (c->needs[1]) {
         syz_tensor *g = syz_div(syz_mul(ratio, c->in[0]), c->in[1]);
-        gin[1] = syz_affine(syz_sum_to(g, c->in[1]->shape), -1, 0);
+        gin[1] = syz_affine(syz_sum_to(c, g, c->in[1]->shape), -1, 0);
     }
     return SYZ_OK;
 }
@@ -63,8 +63,8 @@ syz_status syz_backward_div(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
 static syz_status select_backward(syz_call *c, syz_tensor *gout, syz_tensor *gin[], double sign) {
     syz_tensor *distance = syz_affine(syz_sub(c->in[0], c->in[1]), sign * 1e38, 0);
     syz_tensor *to_a = syz_clamp(distance, 0, 1); /* 1 where a wins, 0 elsewhere */
-    if (c->needs[0]) gin[0] = syz_sum_to(syz_mul(gout, to_a), c->in[0]->shape);
-    if (c->needs[1]) gin[1] = syz_sum_to(syz_mul(gout, syz_affine(to_a, -1, 1)), c->in[1]->shape);
+    if (c->needs[0]) gin[0] = syz_sum_to(c, syz_mul(gout, to_a), c->in[0]->shape);
+    if (c->needs[1]) gin[1] = syz_sum_to(c, syz_mul(gout, syz_affine(to_a, -1, 1)), c->in[1]->shape);
     return SYZ_OK;
 }
 
@@ -87,8 +87,8 @@ syz_status syz_backward_minimum(syz_call *c, syz_tensor *gout, syz_tensor *gin[]
 syz_status syz_forward_affine(syz_call *c) {
     SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    syz_cpu.affine(syz_f32(c->out), syz_f32(c->in[0]), (float)c->f[0], (float)c->f[1], syz_numel(c->out));
-    return SYZ_OK;
+    return syz_ran(
+        c, c->kernels->affine(syz_f32(c->out), syz_f32(c->in[0]), (float)c->f[0], (float)c->f[1], syz_numel(c->out)));
 }
 
 syz_status syz_backward_affine(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
@@ -99,8 +99,7 @@ syz_status syz_backward_affine(syz_call *c, syz_tensor *gout, syz_tensor *gin[])
 syz_status syz_forward_pow(syz_call *c) {
     SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    syz_cpu.pow(syz_f32(c->out), syz_f32(c->in[0]), (float)c->f[0], syz_numel(c->out));
-    return SYZ_OK;
+    return syz_ran(c, c->kernels->pow(syz_f32(c->out), syz_f32(c->in[0]), (float)c->f[0], syz_numel(c->out)));
 }
 
 syz_status syz_backward_pow(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
@@ -112,13 +111,12 @@ syz_status syz_forward_clamp(syz_call *c) {
     SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
     if (c->f[0] > c->f[1]) return syz_fail(SYZ_EINVAL, "clamp: low %g is above high %g", c->f[0], c->f[1]);
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    syz_cpu.clamp(syz_f32(c->out), syz_f32(c->in[0]), (float)c->f[0], (float)c->f[1], syz_numel(c->out));
-    return SYZ_OK;
+    return syz_ran(
+        c, c->kernels->clamp(syz_f32(c->out), syz_f32(c->in[0]), (float)c->f[0], (float)c->f[1], syz_numel(c->out)));
 }
 
 syz_status syz_backward_clamp(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
     if (!(gin[0] = syz_empty_like(gout))) return syz_error_status();
-    syz_cpu.clamp_backward(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->in[0]), (float)c->f[0], (float)c->f[1],
-                           syz_numel(gout));
-    return SYZ_OK;
+    return syz_ran(c, c->kernels->clamp_backward(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->in[0]), (float)c->f[0],
+                                                 (float)c->f[1], syz_numel(gout)));
 }

@@ -14,17 +14,18 @@ static syz_status check_index(const syz_call *c, int64_t rows) {
 
 static syz_status backward(syz_call *c, syz_tensor *gout, syz_tensor *gin[], int64_t step, int64_t width) {
     if (!(gin[0] = syz_zeros_like(c->in[0]))) return syz_error_status();
-    syz_cpu.scatter_rows(syz_f32(gin[0]), syz_f32(gout), syz_i64(c->in[1]), step, syz_numel(c->in[1]), width);
-    return SYZ_OK;
+    return syz_ran(c, c->kernels->scatter_rows(syz_f32(gin[0]), syz_f32(gout), syz_i64(c->in[1]), step,
+                                               syz_numel(c->in[1]), width));
 }
 
 /* Rows of a frozen bf16 or f16 table: only those that are asked for become f32. */
-static void convert_rows(syz_tensor *out, const syz_tensor *table, const syz_tensor *ids) {
-    int64_t width = table->shape.dim[1];
-    size_t row = (size_t)width * syz_dtype_size(table->dtype);
-    for (int64_t i = 0; i < syz_numel(ids); i++)
-        syz_cpu.cast(syz_f32(out) + i * width, SYZ_F32, (const char *)syz_data(table) + (size_t)syz_i64(ids)[i] * row,
-                     (int)table->dtype, width);
+static syz_status convert_rows(syz_call *c) {
+    syz_tensor *table = c->in[0], *ids = c->in[1], *rows = syz_empty(table->dtype, c->out->shape);
+    size_t row = (size_t)table->shape.dim[1] * syz_dtype_size(table->dtype);
+    if (!rows) return syz_error_status();
+    SYZ_TRY(syz_ran(c, c->kernels->gather(syz_data(rows), syz_data(table), syz_i64(ids), 1, table->shape.dim[0],
+                                          syz_numel(ids), row)));
+    return syz_ran(c, c->kernels->cast(syz_f32(c->out), SYZ_F32, syz_data(rows), (int)rows->dtype, syz_numel(rows)));
 }
 
 /* out [...,C] = weight[ids] */
@@ -39,11 +40,9 @@ syz_status syz_forward_embedding(syz_call *c) {
         return syz_fail(SYZ_ESHAPE, "embedding: ids %s have no room for one more dimension", syz_dims(c->in[1]));
     shape.dim[shape.n++] = n[1];
     if (!(c->out = syz_empty(SYZ_F32, shape))) return syz_error_status();
-    if (half)
-        convert_rows(c->out, c->in[0], c->in[1]);
-    else
-        syz_cpu.gather_rows(syz_f32(c->out), syz_f32(c->in[0]), syz_i64(c->in[1]), 0, syz_numel(c->in[1]), n[1]);
-    return SYZ_OK;
+    if (half) return convert_rows(c);
+    return syz_ran(c, c->kernels->gather_rows(syz_f32(c->out), syz_f32(c->in[0]), syz_i64(c->in[1]), 0,
+                                              syz_numel(c->in[1]), n[1]));
 }
 
 /* A table's rows repeat in a batch: their gradients add up. */
@@ -62,8 +61,7 @@ syz_status syz_forward_gather_rows(syz_call *c) {
                         syz_dims(c->in[1]));
     SYZ_TRY(check_index(c, n[1]));
     if (!(c->out = syz_empty(SYZ_F32, SYZ_SHAPE(n[0], n[2])))) return syz_error_status();
-    syz_cpu.gather_rows(syz_f32(c->out), syz_f32(c->in[0]), syz_i64(c->in[1]), n[1], n[0], n[2]);
-    return SYZ_OK;
+    return syz_ran(c, c->kernels->gather_rows(syz_f32(c->out), syz_f32(c->in[0]), syz_i64(c->in[1]), n[1], n[0], n[2]));
 }
 
 syz_status syz_backward_gather_rows(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {

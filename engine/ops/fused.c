@@ -23,27 +23,22 @@ static syz_status batch_rows(const syz_call *c, int k, int first, int second, sy
 static syz_status scale_gradient(syz_call *c, const syz_norm_shape *s, syz_tensor *gout, syz_tensor *gin[], int x,
                                  int scale, int shift) {
     int index[3] = {x, scale, shift};
-    float *d[3] = {0}, *partial = NULL;
+    float *d[3] = {0};
     for (int k = 0; k < 3; k++) {
         if (index[k] < 0 || !c->needs[index[k]]) continue;
         if (!(gin[index[k]] = syz_empty_like(c->in[index[k]]))) return syz_error_status();
         d[k] = syz_f32(gin[index[k]]);
     }
-    if (d[1] || d[2]) {
-        syz_tensor *scratch = syz_empty(SYZ_F32, SYZ_SHAPE(2, syz_norm_blocks(s), s->width));
-        if (!scratch) return syz_error_status();
-        partial = syz_f32(scratch);
-    }
-    syz_cpu.modulate_backward(d[0], d[1], d[2], partial, syz_f32(gout), syz_f32(c->in[x]), syz_f32(c->in[scale]), s);
-    return SYZ_OK;
+    return syz_ran(
+        c, c->kernels->modulate_backward(d[0], d[1], d[2], syz_f32(gout), syz_f32(c->in[x]), syz_f32(c->in[scale]), s));
 }
 
 syz_status syz_forward_modulate(syz_call *c) {
     syz_norm_shape s = {0};
     SYZ_TRY(batch_rows(c, 0, 1, 2, &s));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    syz_cpu.modulate(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]), &s);
-    return SYZ_OK;
+    return syz_ran(c,
+                   c->kernels->modulate(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]), &s));
 }
 
 syz_status syz_backward_modulate(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
@@ -69,8 +64,7 @@ syz_status syz_forward_gated_residual(syz_call *c) {
     SYZ_TRY(batch_rows(c, 0, 1, 1, &s));
     SYZ_TRY(syz_need_same_shape(c, 0, 2));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    syz_cpu.gate(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]), &s);
-    return SYZ_OK;
+    return syz_ran(c, c->kernels->gate(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]), &s));
 }
 
 syz_status syz_backward_gated_residual(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {

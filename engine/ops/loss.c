@@ -2,16 +2,6 @@
 #include "kernels/kernels.h"
 #include "ops/ops.h"
 
-static syz_status scalar(syz_call *c, double value) {
-    c->out = syz_full(SYZ_F32, (syz_shape){0}, value);
-    return c->out ? SYZ_OK : syz_error_status();
-}
-
-/* The incoming gradient of the scalar, divided by the number of averaged terms. */
-static float share(const syz_tensor *gout, int64_t n) {
-    return n ? syz_f32(gout)[0] / (float)n : 0;
-}
-
 /* ---- cross_entropy: mean over rows of log sum exp(logits) - logits[target] ---- */
 
 static syz_status check_targets(const syz_call *c) {
@@ -35,18 +25,17 @@ static syz_status check_targets(const syz_call *c) {
 syz_status syz_forward_cross_entropy(syz_call *c) {
     SYZ_TRY(check_targets(c));
     const int64_t *n = c->in[0]->shape.dim;
-    double sum;
-    if (!(c->saved[0] = syz_empty(SYZ_F32, SYZ_SHAPE(n[0])))) return syz_error_status();
-    syz_cpu.cross_entropy(&sum, syz_f32(c->saved[0]), syz_f32(c->in[0]), syz_i64(c->in[1]), n[0], n[1]);
-    return scalar(c, sum / (double)n[0]);
+    c->saved[0] = syz_empty(SYZ_F32, SYZ_SHAPE(n[0]));
+    if (!(c->out = syz_empty(SYZ_F32, (syz_shape){0}))) return syz_error_status();
+    return syz_ran(c, c->kernels->cross_entropy(syz_f32(c->out), syz_f32(c->saved[0]), syz_f32(c->in[0]),
+                                                syz_i64(c->in[1]), n[0], n[1]));
 }
 
 syz_status syz_backward_cross_entropy(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
     const int64_t *n = c->in[0]->shape.dim;
     if (!(gin[0] = syz_empty_like(c->in[0]))) return syz_error_status();
-    syz_cpu.cross_entropy_backward(syz_f32(gin[0]), syz_f32(c->in[0]), syz_f32(c->saved[0]), syz_i64(c->in[1]),
-                                   share(gout, n[0]), n[0], n[1]);
-    return SYZ_OK;
+    return syz_ran(c, c->kernels->cross_entropy_backward(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->in[0]),
+                                                         syz_f32(c->saved[0]), syz_i64(c->in[1]), n[0], n[1]));
 }
 
 /* ---- mse_loss: mean (a - b)^2; l1_loss: mean |a - b| ---- */
@@ -57,9 +46,8 @@ static syz_status distance(syz_call *c, bool squared) {
     SYZ_TRY(syz_need_same_shape(c, 0, 1));
     int64_t n = syz_numel(c->in[0]);
     if (n == 0) return syz_fail(SYZ_ESHAPE, "%s: there is nothing to average", syz_call_name(c));
-    double sum;
-    syz_cpu.distance(&sum, syz_f32(c->in[0]), syz_f32(c->in[1]), n, squared);
-    return scalar(c, sum / (double)n);
+    if (!(c->out = syz_empty(SYZ_F32, (syz_shape){0}))) return syz_error_status();
+    return syz_ran(c, c->kernels->distance(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), n, squared));
 }
 
 static syz_status distance_backward(syz_call *c, syz_tensor *gout, syz_tensor *gin[], bool squared) {
@@ -67,8 +55,8 @@ static syz_status distance_backward(syz_call *c, syz_tensor *gout, syz_tensor *g
     for (int k = 0; k < 2; k++) {
         if (!c->needs[k]) continue;
         if (!(gin[k] = syz_empty_like(c->in[k]))) return syz_error_status();
-        syz_cpu.distance_backward(syz_f32(gin[k]), syz_f32(c->in[k]), syz_f32(c->in[1 - k]), share(gout, n), n,
-                                  squared);
+        SYZ_TRY(syz_ran(c, c->kernels->distance_backward(syz_f32(gin[k]), syz_f32(gout), syz_f32(c->in[k]),
+                                                         syz_f32(c->in[1 - k]), n, squared)));
     }
     return SYZ_OK;
 }

@@ -32,7 +32,7 @@ static matrix flip(matrix a) {
 }
 
 /* y = a b (+ bias). The inner sizes agree; a batch of 1 is shared. */
-static syz_status multiply(syz_tensor *y, matrix a, matrix b, const float *bias) {
+static syz_status multiply(const syz_call *c, syz_tensor *y, matrix a, matrix b, const float *bias) {
     if (!y || syz_failed()) return syz_error_status();
     syz_product p;
     memset(&p, 0, sizeof p); /* its bytes are a key */
@@ -57,7 +57,7 @@ static syz_status multiply(syz_tensor *y, matrix a, matrix b, const float *bias)
     syz_flops_count(2.0 * (double)p.batch * (double)p.m * (double)p.n * (double)p.k);
     p.b_rounded = p.bf16 && b.rounded;
     const void *right = p.b_rounded ? (const void *)b.rounded : b.data;
-    if (syz_cpu.matmul(syz_f32(y), a.data, right, bias, &p) != 0)
+    if (c->kernels->matmul(syz_f32(y), a.data, right, bias, &p) != 0)
         return syz_fail(SYZ_EINTERNAL, "the product [%lld,%lld] x [%lld,%lld] failed in oneDNN", (long long)p.m,
                         (long long)p.k, (long long)p.k, (long long)p.n);
     return SYZ_OK;
@@ -105,14 +105,14 @@ syz_status syz_forward_linear(syz_call *c) {
     }
     shape.dim[shape.n - 1] = weight->shape.dim[0];
     c->out = syz_empty(SYZ_F32, shape);
-    return multiply(c->out, rows_of(x), flip(weight_of(weight)), bias ? syz_f32(bias) : NULL);
+    return multiply(c, c->out, rows_of(x), flip(weight_of(weight)), bias ? syz_f32(bias) : NULL);
 }
 
 /* dx = g weight, dweight = g^T x, dbias = sum of the rows of g */
 syz_status syz_backward_linear(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
     matrix g = rows_of(gout);
-    if (c->needs[0]) SYZ_TRY(multiply(gin[0] = syz_empty_like(c->in[0]), g, weight_of(c->in[1]), NULL));
-    if (c->needs[1]) SYZ_TRY(multiply(gin[1] = syz_empty_like(c->in[1]), flip(g), rows_of(c->in[0]), NULL));
+    if (c->needs[0]) SYZ_TRY(multiply(c, gin[0] = syz_empty_like(c->in[0]), g, weight_of(c->in[1]), NULL));
+    if (c->needs[1]) SYZ_TRY(multiply(c, gin[1] = syz_empty_like(c->in[1]), flip(g), rows_of(c->in[0]), NULL));
     if (c->needs[2]) {
         syz_tensor *rows = syz_view(gout, SYZ_SHAPE(g.rows, g.cols));
         gin[2] = syz_sum(rows, SYZ_SHAPE(0), false);
@@ -162,7 +162,7 @@ syz_status syz_forward_matmul(syz_call *c) {
     SYZ_TRY(check_matmul(c, &shape));
     matrix a = matrices_of(c->in[0], c->i[0]), b = matrices_of(c->in[1], c->i[1]);
     c->out = syz_empty(SYZ_F32, shape);
-    return multiply(c->out, merge_rows(a, b.batch), b, NULL);
+    return multiply(c, c->out, merge_rows(a, b.batch), b, NULL);
 }
 
 /* With A and B as they are multiplied: dA = g B^T and dB = A^T g; a transposed operand gets the transposed product. */
@@ -171,9 +171,9 @@ syz_status syz_backward_matmul(syz_call *c, syz_tensor *gout, syz_tensor *gin[])
     if (c->needs[0]) {
         gin[0] = syz_empty_like(c->in[0]);
         if (a.transposed)
-            SYZ_TRY(multiply(gin[0], b, flip(g), NULL));
+            SYZ_TRY(multiply(c, gin[0], b, flip(g), NULL));
         else
-            SYZ_TRY(multiply(gin[0], merge_rows(g, b.batch), flip(b), NULL));
+            SYZ_TRY(multiply(c, gin[0], merge_rows(g, b.batch), flip(b), NULL));
     }
     if (!c->needs[1]) return SYZ_OK;
     syz_tensor *db = syz_empty_like(c->in[1]);
@@ -184,7 +184,7 @@ syz_status syz_backward_matmul(syz_call *c, syz_tensor *gout, syz_tensor *gin[])
         summed = false;
     }
     if (summed) db = syz_empty(SYZ_F32, SYZ_SHAPE(a.batch, b.rows, b.cols));
-    SYZ_TRY(b.transposed ? multiply(db, flip(g), a, NULL) : multiply(db, flip(a), g, NULL));
+    SYZ_TRY(b.transposed ? multiply(c, db, flip(g), a, NULL) : multiply(c, db, flip(a), g, NULL));
     gin[1] = summed ? syz_sum(db, SYZ_SHAPE(0), false) : db;
     return SYZ_OK;
 }

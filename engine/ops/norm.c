@@ -29,31 +29,26 @@ syz_status syz_norm_forward(syz_call *c, const syz_norm_shape *s, syz_tensor *we
     syz_tensor *mean = centred ? syz_empty(SYZ_F32, SYZ_SHAPE(s->rows)) : NULL;
     syz_tensor *rstd = syz_empty(SYZ_F32, SYZ_SHAPE(s->rows));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    syz_cpu.norm(syz_f32(c->out), mean ? syz_f32(mean) : NULL, syz_f32(rstd), syz_f32(c->in[0]),
-                 weight ? syz_f32(weight) : NULL, bias ? syz_f32(bias) : NULL, s, (float)c->f[0]);
     c->saved[0] = rstd;
     c->saved[1] = mean;
-    return SYZ_OK;
+    return syz_ran(c,
+                   c->kernels->norm(syz_f32(c->out), mean ? syz_f32(mean) : NULL, syz_f32(rstd), syz_f32(c->in[0]),
+                                    weight ? syz_f32(weight) : NULL, bias ? syz_f32(bias) : NULL, s, (float)c->f[0]));
 }
 
 syz_status syz_norm_gradient(syz_call *c, const syz_norm_shape *s, syz_tensor *gout, syz_tensor *gin[], int weight,
                              int bias) {
     bool want_w = weight && c->needs[weight], want_b = bias && c->needs[bias];
-    float *partial = NULL;
     if (c->needs[0]) gin[0] = syz_empty_like(c->in[0]);
     if (want_w) gin[weight] = syz_empty_like(c->in[weight]);
     if (want_b) gin[bias] = syz_empty_like(c->in[bias]);
-    if (want_w || want_b) {
-        syz_tensor *scratch = syz_empty(SYZ_F32, SYZ_SHAPE(2, syz_norm_blocks(s), s->width));
-        if (scratch) partial = syz_f32(scratch);
-    }
     if (syz_failed()) return syz_error_status();
     syz_tensor *mean = c->saved[1];
-    syz_cpu.norm_backward(c->needs[0] ? syz_f32(gin[0]) : NULL, want_w ? syz_f32(gin[weight]) : NULL,
-                          want_b ? syz_f32(gin[bias]) : NULL, partial, syz_f32(gout), syz_f32(c->in[0]),
-                          mean ? syz_f32(mean) : NULL, syz_f32(c->saved[0]),
-                          weight && c->in[weight] ? syz_f32(c->in[weight]) : NULL, s);
-    return SYZ_OK;
+    return syz_ran(c,
+                   c->kernels->norm_backward(c->needs[0] ? syz_f32(gin[0]) : NULL, want_w ? syz_f32(gin[weight]) : NULL,
+                                             want_b ? syz_f32(gin[bias]) : NULL, syz_f32(gout), syz_f32(c->in[0]),
+                                             mean ? syz_f32(mean) : NULL, syz_f32(c->saved[0]),
+                                             weight && c->in[weight] ? syz_f32(c->in[weight]) : NULL, s));
 }
 
 syz_status syz_forward_layer_norm(syz_call *c) {
@@ -88,19 +83,18 @@ syz_status syz_forward_normalize(syz_call *c) {
     SYZ_TRY(rows_of(c, &s));
     syz_tensor *inverse = syz_empty(SYZ_F32, SYZ_SHAPE(s.rows));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    syz_cpu.normalize(syz_f32(c->out), syz_f32(inverse), syz_f32(c->in[0]), s.rows, s.width, (float)c->f[0]);
     c->saved[0] = c->out;
     c->saved[1] = inverse;
-    return SYZ_OK;
+    return syz_ran(c, c->kernels->normalize(syz_f32(c->out), syz_f32(inverse), syz_f32(c->in[0]), s.rows, s.width,
+                                            (float)c->f[0]));
 }
 
 syz_status syz_backward_normalize(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
     syz_norm_shape s = {0};
     SYZ_TRY(rows_of(c, &s));
     if (!(gin[0] = syz_empty_like(gout))) return syz_error_status();
-    syz_cpu.normalize_backward(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->saved[0]), syz_f32(c->saved[1]), s.rows,
-                               s.width, (float)c->f[0]);
-    return SYZ_OK;
+    return syz_ran(c, c->kernels->normalize_backward(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->saved[0]),
+                                                     syz_f32(c->saved[1]), s.rows, s.width, (float)c->f[0]));
 }
 
 /* ---- over groups of channels ---- */
@@ -126,26 +120,23 @@ syz_status syz_forward_group_norm(syz_call *c) {
     syz_group_norm_shape s = {0};
     SYZ_TRY(group_shape(c, &s));
     syz_tensor *mean = syz_empty(SYZ_F32, SYZ_SHAPE(s.n, s.groups)), *rstd = syz_empty_like(mean);
-    syz_tensor *scratch = syz_empty(SYZ_F32, SYZ_SHAPE(syz_group_norm_scratch(&s)));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    syz_cpu.group_norm(syz_f32(c->out), syz_f32(mean), syz_f32(rstd), syz_f32(scratch), syz_f32(c->in[0]),
-                       syz_f32(c->in[1]), syz_f32(c->in[2]), &s, (float)c->f[0]);
     c->saved[0] = mean;
     c->saved[1] = rstd;
-    return SYZ_OK;
+    return syz_ran(c, c->kernels->group_norm(syz_f32(c->out), syz_f32(mean), syz_f32(rstd), syz_f32(c->in[0]),
+                                             syz_f32(c->in[1]), syz_f32(c->in[2]), &s, (float)c->f[0]));
 }
 
 syz_status syz_backward_group_norm(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
     syz_group_norm_shape s = {0};
     SYZ_TRY(group_shape(c, &s));
-    syz_tensor *scratch = syz_empty(SYZ_F32, SYZ_SHAPE(syz_group_norm_scratch(&s)));
     for (int k = 0; k < 3; k++)
         if (c->needs[k]) gin[k] = syz_empty_like(c->in[k]);
     if (syz_failed()) return syz_error_status();
     float *d[3];
     for (int k = 0; k < 3; k++)
         d[k] = gin[k] ? syz_f32(gin[k]) : NULL;
-    syz_cpu.group_norm_backward(d[0], d[1], d[2], syz_f32(scratch), syz_f32(gout), syz_f32(c->in[0]),
-                                syz_f32(c->saved[0]), syz_f32(c->saved[1]), syz_f32(c->in[1]), syz_f32(c->in[2]), &s);
-    return SYZ_OK;
+    return syz_ran(c, c->kernels->group_norm_backward(d[0], d[1], d[2], syz_f32(gout), syz_f32(c->in[0]),
+                                                      syz_f32(c->saved[0]), syz_f32(c->saved[1]), syz_f32(c->in[1]),
+                                                      syz_f32(c->in[2]), &s));
 }

@@ -37,4 +37,8 @@ syz_status syz_need_dtype(const syz_call *call, int k, syz_dtype dtype);
 /* SYZ_ESHAPE unless *dim is a dimension of the first input; a negative one is counted from its end. */
 syz_status syz_need_dim(const syz_call *call, int64_t *dim);
 
+/* What a kernel returned, as a status: SYZ_OK for 0, else the pending error or SYZ_EINTERNAL with the call's name.
+ * Every call of a kernel is checked: on a device any launch can fail. */
+syz_status syz_ran(const syz_call *call, int result);
+
 #endif

@@ -34,8 +34,7 @@ static syz_status reduce(syz_call *c, bool mean) {
     if (n == 0) return SYZ_OK;
     syz_nest nest;
     syz_reduction_nest(&nest, c->in[0]->shape, kept);
-    syz_cpu.sum(syz_f32(c->out), syz_f32(c->in[0]), &nest, mean ? (float)m / (float)n : 1.0f, m);
-    return SYZ_OK;
+    return syz_ran(c, c->kernels->sum(syz_f32(c->out), syz_f32(c->in[0]), &nest, mean ? (float)m / (float)n : 1.0f, m));
 }
 
 static syz_status reduce_backward(syz_call *c, syz_tensor *gout, syz_tensor *gin[], bool mean) {
@@ -75,6 +74,5 @@ syz_status syz_forward_argmax(syz_call *c) {
     }
     if (x.dim[d] == 0) return syz_fail(SYZ_ESHAPE, "argmax: there are no values along dimension %d", (int)d);
     if (!(c->out = syz_empty(SYZ_I64, y))) return syz_error_status();
-    syz_cpu.argmax(syz_i64(c->out), syz_f32(c->in[0]), outer, x.dim[d], inner);
-    return SYZ_OK;
+    return syz_ran(c, c->kernels->argmax(syz_i64(c->out), syz_f32(c->in[0]), outer, x.dim[d], inner));
 }

@@ -104,13 +104,14 @@ static syz_status transpose_taps(syz_taps *t, const syz_taps *of) {
 /* ---- the operation ---- */
 
 /* Both axes of [N,H,W,C]; the first pass is along rows, which vectorises over whole lines. */
-static syz_tensor *resample(syz_tensor *x, const syz_taps *down, const syz_taps *across) {
+static syz_tensor *resample(const syz_call *c, syz_tensor *x, const syz_taps *down, const syz_taps *across) {
     const int64_t *s = x->shape.dim;
     syz_tensor *half = syz_empty(SYZ_F32, SYZ_SHAPE(s[0], down->out, s[2], s[3]));
     syz_tensor *y = syz_empty(SYZ_F32, SYZ_SHAPE(s[0], down->out, across->out, s[3]));
     if (!half || !y) return NULL;
-    syz_cpu.resample(syz_f32(half), syz_f32(x), down, s[0], s[2] * s[3]);
-    syz_cpu.resample(syz_f32(y), syz_f32(half), across, s[0] * down->out, s[3]);
+    if (c->kernels->resample(syz_f32(half), syz_f32(x), down, s[0], s[2] * s[3]) != 0 ||
+        c->kernels->resample(syz_f32(y), syz_f32(half), across, s[0] * down->out, s[3]) != 0)
+        return syz_fail_null(SYZ_EINTERNAL, "resize of %s failed in its kernel", syz_dims(x));
     return y;
 }
 
@@ -132,7 +133,7 @@ syz_status syz_forward_resize(syz_call *c) {
     if (c->i[2] != 0 && c->i[2] != 1)
         return syz_fail(SYZ_EINVAL, "resize: mode is 0 (bilinear) or 1 (bicubic), not %lld", (long long)c->i[2]);
     SYZ_TRY(axis_taps(c, &down, &across));
-    c->out = resample(c->in[0], &down, &across);
+    c->out = resample(c, c->in[0], &down, &across);
     return c->out ? SYZ_OK : syz_error_status();
 }
 
@@ -141,6 +142,6 @@ syz_status syz_backward_resize(syz_call *c, syz_tensor *gout, syz_tensor *gin[])
     SYZ_TRY(axis_taps(c, &down, &across));
     SYZ_TRY(transpose_taps(&up, &down));
     SYZ_TRY(transpose_taps(&back, &across));
-    gin[0] = resample(gout, &up, &back);
+    gin[0] = resample(c, gout, &up, &back);
     return SYZ_OK;
 }

@@ -19,15 +19,15 @@ static syz_status check_rope(const syz_call *c) {
 syz_status syz_forward_rope(syz_call *c) {
     SYZ_TRY(check_rope(c));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    syz_cpu.rope(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]), c->in[0]->shape.dim, 1);
-    return SYZ_OK;
+    return syz_ran(c, c->kernels->rope(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]),
+                                       c->in[0]->shape.dim, 1));
 }
 
 syz_status syz_backward_rope(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
     if (!c->needs[0]) return SYZ_OK;
     if (!(gin[0] = syz_empty_like(gout))) return syz_error_status();
-    syz_cpu.rope(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->in[1]), syz_f32(c->in[2]), gout->shape.dim, -1);
-    return SYZ_OK;
+    return syz_ran(
+        c, c->kernels->rope(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->in[1]), syz_f32(c->in[2]), gout->shape.dim, -1));
 }
 
 syz_status syz_rope_table(syz_tensor **cosine, syz_tensor **sine, const syz_tensor *ids, const int64_t *axes_dims,

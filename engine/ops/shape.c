@@ -11,14 +11,16 @@ static void contiguous_steps(int64_t *step, syz_shape s) {
     }
 }
 
-/* y[y_offset + steps of nest.b] = x[x_offset + steps of nest.a], offsets in elements. */
-static void copy(syz_tensor *y, int64_t y_offset, const syz_tensor *x, int64_t x_offset, syz_nest *nest) {
+/* y[y_offset + steps of nest.b] = x[x_offset + steps of nest.a], offsets in elements. A failure is left pending. */
+static void copy(const syz_call *c, syz_tensor *y, int64_t y_offset, const syz_tensor *x, int64_t x_offset,
+                 syz_nest *nest) {
     size_t size = syz_dtype_size(y->dtype);
     for (int d = 0; d < nest->n; d++)
         if (nest->dim[d] == 0) return;
     syz_nest_simplify(nest);
-    syz_cpu.copy((char *)syz_data(y) + y_offset * (int64_t)size, (const char *)syz_data(x) + x_offset * (int64_t)size,
-                 nest, size);
+    if (c->kernels->copy((char *)syz_data(y) + y_offset * (int64_t)size,
+                         (const char *)syz_data(x) + x_offset * (int64_t)size, nest, size) != 0)
+        (void)syz_fail(SYZ_EINTERNAL, "copying %s into %s failed in its kernel", syz_dims(x), syz_dims(y));
 }
 
 static syz_status need_dim(const syz_call *c, int64_t *dim, syz_shape s) {
@@ -67,7 +69,7 @@ syz_status syz_backward_reshape(syz_call *c, syz_tensor *gout, syz_tensor *gin[]
 
 /* ---- permute, transpose ---- */
 
-static syz_tensor *permuted(syz_tensor *x, syz_shape dims) {
+static syz_tensor *permuted(const syz_call *c, syz_tensor *x, syz_shape dims) {
     int64_t step[SYZ_MAX_DIMS];
     syz_nest nest = {.n = 1, .dim = {1}, .a = {1}, .b = {1}};
     syz_shape shape = {.n = dims.n};
@@ -79,7 +81,7 @@ static syz_tensor *permuted(syz_tensor *x, syz_shape dims) {
     if (dims.n) nest.n = dims.n;
     contiguous_steps(nest.b, shape);
     syz_tensor *y = syz_empty(x->dtype, shape);
-    if (y) copy(y, 0, x, 0, &nest);
+    if (y) copy(c, y, 0, x, 0, &nest);
     return y;
 }
 
@@ -101,7 +103,7 @@ static syz_status permutation(const syz_call *c, syz_shape *dims) {
 syz_status syz_forward_permute(syz_call *c) {
     syz_shape dims;
     SYZ_TRY(permutation(c, &dims));
-    c->out = permuted(c->in[0], dims);
+    c->out = permuted(c, c->in[0], dims);
     return c->out ? SYZ_OK : syz_error_status();
 }
 
@@ -111,7 +113,7 @@ syz_status syz_backward_permute(syz_call *c, syz_tensor *gout, syz_tensor *gin[]
     inverse.n = dims.n;
     for (int d = 0; d < dims.n; d++)
         inverse.dim[dims.dim[d]] = d;
-    gin[0] = permuted(gout, inverse);
+    gin[0] = permuted(c, gout, inverse);
     return SYZ_OK;
 }
 
@@ -129,14 +131,14 @@ static syz_status swap(const syz_call *c, syz_shape *dims) {
 syz_status syz_forward_transpose(syz_call *c) {
     syz_shape dims;
     SYZ_TRY(swap(c, &dims));
-    c->out = permuted(c->in[0], dims);
+    c->out = permuted(c, c->in[0], dims);
     return c->out ? SYZ_OK : syz_error_status();
 }
 
 syz_status syz_backward_transpose(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
     syz_shape dims;
     SYZ_TRY(swap(c, &dims));
-    gin[0] = permuted(gout, dims);
+    gin[0] = permuted(c, gout, dims);
     return SYZ_OK;
 }
 
@@ -160,18 +162,18 @@ static int64_t stride_of(syz_shape s, int64_t dim) {
 }
 
 /* part = whole[.., start .. start + size of part, ..] along dim */
-static void read_stretch(syz_tensor *part, const syz_tensor *whole, int64_t dim, int64_t start) {
+static void read_stretch(const syz_call *c, syz_tensor *part, const syz_tensor *whole, int64_t dim, int64_t start) {
     syz_nest nest = stretch(whole->shape, part->shape);
-    copy(part, 0, whole, start * stride_of(whole->shape, dim), &nest);
+    copy(c, part, 0, whole, start * stride_of(whole->shape, dim), &nest);
 }
 
-static void write_stretch(syz_tensor *whole, const syz_tensor *part, int64_t dim, int64_t start) {
+static void write_stretch(const syz_call *c, syz_tensor *whole, const syz_tensor *part, int64_t dim, int64_t start) {
     syz_nest read = stretch(whole->shape, part->shape), nest = read;
     for (int d = 0; d < nest.n; d++) {
         nest.a[d] = read.b[d];
         nest.b[d] = read.a[d];
     }
-    copy(whole, start * stride_of(whole->shape, dim), part, 0, &nest);
+    copy(c, whole, start * stride_of(whole->shape, dim), part, 0, &nest);
 }
 
 static bool joinable(syz_shape a, syz_shape b, int64_t dim) {
@@ -195,7 +197,7 @@ syz_status syz_forward_concat(syz_call *c) {
     }
     if (!(c->out = syz_empty(c->in[0]->dtype, shape))) return syz_error_status();
     for (int k = 0; k < c->nin; k++) {
-        write_stretch(c->out, c->in[k], dim, start);
+        write_stretch(c, c->out, c->in[k], dim, start);
         start += c->in[k]->shape.dim[dim];
     }
     return SYZ_OK;
@@ -207,7 +209,7 @@ syz_status syz_backward_concat(syz_call *c, syz_tensor *gout, syz_tensor *gin[])
     for (int k = 0; k < c->nin; k++) {
         if (c->needs[k]) {
             if (!(gin[k] = syz_empty(gout->dtype, c->in[k]->shape))) return syz_error_status();
-            read_stretch(gin[k], gout, dim, start);
+            read_stretch(c, gin[k], gout, dim, start);
         }
         start += c->in[k]->shape.dim[dim];
     }
@@ -226,7 +228,7 @@ syz_status syz_forward_slice(syz_call *c) {
     int64_t start = position(c->i[1], shape.dim[dim]), stop = position(c->i[2], shape.dim[dim]);
     shape.dim[dim] = stop > start ? stop - start : 0;
     if (!(c->out = syz_empty(c->in[0]->dtype, shape))) return syz_error_status();
-    read_stretch(c->out, c->in[0], dim, start);
+    read_stretch(c, c->out, c->in[0], dim, start);
     return SYZ_OK;
 }
 
@@ -235,7 +237,7 @@ syz_status syz_backward_slice(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) 
     int64_t dim = c->i[0];
     SYZ_TRY(need_dim(c, &dim, shape));
     if (!(gin[0] = syz_zeros(gout->dtype, shape))) return syz_error_status();
-    write_stretch(gin[0], gout, dim, position(c->i[1], shape.dim[dim]));
+    write_stretch(c, gin[0], gout, dim, position(c->i[1], shape.dim[dim]));
     return SYZ_OK;
 }
 
@@ -262,12 +264,12 @@ syz_status syz_forward_broadcast_to(syz_call *c) {
     }
     contiguous_steps(nest.b, to);
     if (!(c->out = syz_empty(x->dtype, to))) return syz_error_status();
-    copy(c->out, 0, x, 0, &nest);
+    copy(c, c->out, 0, x, 0, &nest);
     return SYZ_OK;
 }
 
 syz_status syz_backward_broadcast_to(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
-    gin[0] = as_dtype(syz_sum_to(as_f32(gout), c->in[0]->shape), gout->dtype);
+    gin[0] = as_dtype(syz_sum_to(c, as_f32(gout), c->in[0]->shape), gout->dtype);
     return SYZ_OK;
 }
 
@@ -295,9 +297,8 @@ syz_status syz_forward_index_select(syz_call *c) {
     around(shape, dim, &outer, &inner);
     shape.dim[dim] = syz_numel(ids);
     if (!(c->out = syz_empty(x->dtype, shape))) return syz_error_status();
-    syz_cpu.gather(syz_data(c->out), syz_data(x), syz_i64(ids), outer, x->shape.dim[dim], syz_numel(ids),
-                   (size_t)inner * syz_dtype_size(x->dtype));
-    return SYZ_OK;
+    return syz_ran(c, c->kernels->gather(syz_data(c->out), syz_data(x), syz_i64(ids), outer, x->shape.dim[dim],
+                                         syz_numel(ids), (size_t)inner * syz_dtype_size(x->dtype)));
 }
 
 syz_status syz_backward_index_select(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
@@ -307,7 +308,8 @@ syz_status syz_backward_index_select(syz_call *c, syz_tensor *gout, syz_tensor *
     around(shape, dim, &outer, &inner);
     syz_tensor *g = as_f32(gout), *dx = syz_zeros(SYZ_F32, shape);
     if (!g || !dx) return syz_error_status();
-    syz_cpu.scatter_add(syz_f32(dx), syz_f32(g), syz_i64(c->in[1]), outer, shape.dim[dim], syz_numel(c->in[1]), inner);
+    SYZ_TRY(syz_ran(c, c->kernels->scatter_add(syz_f32(dx), syz_f32(g), syz_i64(c->in[1]), outer, shape.dim[dim],
+                                               syz_numel(c->in[1]), inner)));
     gin[0] = as_dtype(dx, gout->dtype);
     return SYZ_OK;
 }

@@ -52,7 +52,7 @@ void syz_adamw_free(syz_adamw *a) {
     free(a);
 }
 
-static void update(syz_adamw *a, int64_t k, double lr) {
+static syz_status update(syz_adamw *a, int64_t k, double lr) {
     const syz_adamw_options *o = &a->options;
     syz_tensor *p = a->params.items[k];
     double t = (double)++a->steps[k];
@@ -65,9 +65,11 @@ static void update(syz_adamw *a, int64_t k, double lr) {
         .root = (float)sqrt(1 - pow(o->beta2, t)),
         .eps = (float)o->eps,
     };
-    syz_cpu.adamw(syz_f32(p), syz_f32(a->moment[SYZ_ADAMW_M].items[k]), syz_f32(a->moment[SYZ_ADAMW_V].items[k]),
-                  syz_f32(p->grad), &numbers, syz_numel(p));
+    int result = syz_cpu.adamw(syz_f32(p), syz_f32(a->moment[SYZ_ADAMW_M].items[k]),
+                               syz_f32(a->moment[SYZ_ADAMW_V].items[k]), syz_f32(p->grad), &numbers, syz_numel(p));
     syz_touch(p);
+    if (result == 0) return SYZ_OK;
+    return syz_fail(SYZ_EINTERNAL, "adamw: the step of parameter %lld failed in its kernel", (long long)k);
 }
 
 syz_status syz_adamw_step(syz_adamw *a, double lr) {
@@ -80,7 +82,7 @@ syz_status syz_adamw_step(syz_adamw *a, double lr) {
                             syz_dtype_name(grad->dtype));
     }
     for (int64_t k = 0; k < a->params.count; k++)
-        if (a->params.items[k]->grad) update(a, k, lr);
+        if (a->params.items[k]->grad) SYZ_TRY(update(a, k, lr));
     return SYZ_OK;
 }
 

@@ -12,7 +12,9 @@ static syz_status total_squares(double *sum, syz_tensor *const params[], int64_t
         if (grad->dtype != SYZ_F32)
             return syz_fail(SYZ_EDTYPE, "clip_grad_norm: the gradient of parameter %lld is %s, not f32", (long long)k,
                             syz_dtype_name(grad->dtype));
-        syz_cpu.sum_squares(&squares, syz_f32(grad), syz_numel(grad));
+        if (syz_cpu.sum_squares(&squares, syz_f32(grad), syz_numel(grad)) != 0)
+            return syz_fail(SYZ_EINTERNAL, "clip_grad_norm: the norm of gradient %lld failed in its kernel",
+                            (long long)k);
         *sum += squares;
     }
     return SYZ_OK;
@@ -25,8 +27,8 @@ static syz_status scale(syz_tensor *param, double factor) {
         syz_tensor *scaled = syz_affine(syz_alias(grad), factor, 0);
         return scaled ? syz_set_grad(param, scaled) : syz_error_status();
     }
-    syz_cpu.affine(syz_f32(grad), syz_f32(grad), (float)factor, 0, syz_numel(grad));
-    return SYZ_OK;
+    if (syz_cpu.affine(syz_f32(grad), syz_f32(grad), (float)factor, 0, syz_numel(grad)) == 0) return SYZ_OK;
+    return syz_fail(SYZ_EINTERNAL, "scaling a gradient of %s failed in its kernel", syz_dims(grad));
 }
 
 syz_status syz_scale_grads(syz_tensor *const params[], int64_t count, double factor) {

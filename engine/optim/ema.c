@@ -31,8 +31,9 @@ void syz_ema_free(syz_ema *e) {
 syz_status syz_ema_update(syz_ema *e, double decay) {
     if (!(decay >= 0 && decay <= 1)) return syz_fail(SYZ_EINVAL, "ema: the decay %g must lie in [0,1]", decay);
     for (int64_t k = 0; k < e->params.count; k++)
-        syz_cpu.lerp(syz_f32(e->shadows.items[k]), syz_f32(e->params.items[k]), (float)(1 - decay),
-                     syz_numel(e->params.items[k]));
+        if (syz_cpu.lerp(syz_f32(e->shadows.items[k]), syz_f32(e->params.items[k]), (float)(1 - decay),
+                         syz_numel(e->params.items[k])) != 0)
+            return syz_fail(SYZ_EINTERNAL, "ema: averaging parameter %lld failed in its kernel", (long long)k);
     return SYZ_OK;
 }
 

@@ -16,17 +16,17 @@ static void group_norm_of(const syz_group_norm_shape &s) {
     int64_t n = s.n * s.area * s.channels, groups = s.n * s.groups;
     array<T> x = numbers<T>(n, 1, 2), dy = numbers<T>(n), w = numbers<T>(s.channels), b = numbers<T>(s.channels);
     array<T> y(n), dx(n);
-    array<float> fx = floats(x), fy = floats(dy), fw = floats(w), fb = floats(b), scratch(syz_group_norm_scratch(&s));
+    array<float> fx = floats(x), fy = floats(dy), fw = floats(w), fb = floats(b);
     array<float> mean(groups), rstd(groups), cpu_mean(groups), cpu_rstd(groups), cpu_y(n), cpu_dx(n);
     array<float> dw(s.channels), db(s.channels), cpu_dw(s.channels), cpu_db(s.channels);
-    syz_cpu_group_norm(cpu_y, cpu_mean, cpu_rstd, scratch, fx, fw, fb, &s, 1e-5f);
-    run([&] { return syz_cuda::group_norm<T>(y, mean, rstd, scratch, x, w, b, &s, 1e-5f, 0); }, {y, mean, rstd});
+    syz_cpu_group_norm(cpu_y, cpu_mean, cpu_rstd, fx, fw, fb, &s, 1e-5f);
+    run([&] { return syz_cuda::group_norm<T>(y, mean, rstd, x, w, b, &s, 1e-5f, 0); }, {y, mean, rstd});
     compare("y", y, cpu_y, 1e-5, 2e-5);
     compare("mean", mean, cpu_mean, 1e-6, 0);
     compare("rstd", rstd, cpu_rstd, 1e-5, 0);
-    syz_cpu_group_norm_backward(cpu_dx, cpu_dw, cpu_db, scratch, fy, fx, cpu_mean, cpu_rstd, fw, fb, &s);
+    syz_cpu_group_norm_backward(cpu_dx, cpu_dw, cpu_db, fy, fx, cpu_mean, cpu_rstd, fw, fb, &s);
     auto backward = [&](T *to_x, float *to_w, float *to_b) {
-        return syz_cuda::group_norm_backward<T>(to_x, to_w, to_b, scratch, dy, x, cpu_mean, cpu_rstd, w, b, &s, 0);
+        return syz_cuda::group_norm_backward<T>(to_x, to_w, to_b, dy, x, cpu_mean, cpu_rstd, w, b, &s, 0);
     };
     double sums = 1e-6 * (double)(s.n * s.area) + 1e-5;
     run([&] { return backward(dx, dw, db); }, {dx, dw, db});

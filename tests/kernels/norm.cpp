@@ -6,17 +6,13 @@ static const syz_norm_shape shapes[] = {
     {3, 1031, 1, 1}, {4, 1032, 2, 0}, {150, 40, 75, 1}, {5, 1536, 5, 1},
 };
 
-static int64_t floats_of(const syz_norm_shape &s) {
-    return 2 * syz_norm_blocks(&s) * s.width;
-}
-
 /* Means and variances of up to 1536 numbers of size 1 around 0.5 agree to 1e-5, and so do values and gradients of that
  * size; sums over up to 150 rows to 1e-5 of each term. */
 template <typename T>
 static void norm_as(const syz_norm_shape &s, bool centred, bool weighted, bool biased) {
     int64_t n = s.rows * s.width, spans = s.rows / s.span * s.width;
     array<T> x = numbers<T>(n, 1, 0.5f), w = numbers<T>(spans), b = numbers<T>(spans), dy = numbers<T>(n), y(n), dx(n);
-    array<float> fx = floats(x), fw = floats(w), fb = floats(b), fy = floats(dy), partial(floats_of(s));
+    array<float> fx = floats(x), fw = floats(w), fb = floats(b), fy = floats(dy);
     array<float> mean(s.rows), rstd(s.rows), cpu_mean(s.rows), cpu_rstd(s.rows), cpu_y(n), cpu_dx(n);
     array<float> dw(spans), db(spans), cpu_dw(spans), cpu_db(spans);
     const T *weight = weighted ? (const T *)w : nullptr, *bias = biased ? (const T *)b : nullptr;
@@ -28,9 +24,9 @@ static void norm_as(const syz_norm_shape &s, bool centred, bool weighted, bool b
     compare("y", y, cpu_y, 1e-5, 1e-5);
     compare("mean", mean, cpu_mean, 1e-5, 1e-6);
     compare("rstd", rstd, cpu_rstd, 1e-5, 0);
-    syz_cpu_norm_backward(cpu_dx, cpu_dw, cpu_db, partial, fy, fx, cpu_m, cpu_rstd, cpu_weight, &s);
+    syz_cpu_norm_backward(cpu_dx, cpu_dw, cpu_db, fy, fx, cpu_m, cpu_rstd, cpu_weight, &s);
     auto backward = [&](T *to_x, float *to_w, float *to_b) {
-        return syz_cuda::norm_backward<T>(to_x, to_w, to_b, nullptr, dy, x, cpu_m, cpu_rstd, weight, &s, 0);
+        return syz_cuda::norm_backward<T>(to_x, to_w, to_b, dy, x, cpu_m, cpu_rstd, weight, &s, 0);
     };
     run([&] { return backward(dx, dw, db); }, {dx, dw, db});
     compare("dx", dx, cpu_dx, 1e-5, 2e-5);
@@ -91,15 +87,15 @@ static void fused() {
         int64_t n = s.rows * s.width, spans = s.rows / s.span * s.width;
         array<T> x = numbers<T>(n), h = numbers<T>(n), shift = numbers<T>(spans), scale = numbers<T>(spans), y(n);
         array<float> fx = floats(x), fh = floats(h), fshift = floats(shift), fscale = floats(scale), expected(n);
-        array<float> partial(floats_of(s)), ds(spans), dt(spans), cpu_ds(spans), cpu_dt(spans);
+        array<float> ds(spans), dt(spans), cpu_ds(spans), cpu_dt(spans);
         syz_cpu_modulate(expected, fx, fshift, fscale, &s);
         run([&] { return syz_cuda::modulate<T>(y, x, shift, scale, &s, 0); }, {y});
         compare("modulate", y, expected, 1e-6, 1e-6);
         syz_cpu_gate(expected, fx, fscale, fh, &s);
         run([&] { return syz_cuda::gate<T>(y, x, scale, h, &s, 0); }, {y});
         compare("gate", y, expected, 1e-6, 1e-6);
-        syz_cpu_modulate_backward(expected, cpu_ds, cpu_dt, partial, fh, fx, fscale, &s);
-        run([&] { return syz_cuda::modulate_backward<T>(y, ds, dt, nullptr, h, x, scale, &s, 0); }, {y, ds, dt});
+        syz_cpu_modulate_backward(expected, cpu_ds, cpu_dt, fh, fx, fscale, &s);
+        run([&] { return syz_cuda::modulate_backward<T>(y, ds, dt, h, x, scale, &s, 0); }, {y, ds, dt});
         compare("modulate_backward dx", y, expected, 1e-6, 1e-6);
         compare("modulate_backward dscale", ds, cpu_ds, 1e-5, 1e-5);
         compare("modulate_backward dshift", dt, cpu_dt, 1e-5, 1e-5);
@@ -130,7 +126,7 @@ static void head_norm_of(syz_head_rows s, size_t shift) {
     int64_t rows = s.batch * s.tokens * s.heads, n = rows * s.dim, room = s.batch * s.x_step[0];
     array<T> packed = numbers<T>(room, 1, 0, shift), x(n), y(n), w = numbers<T>(s.dim), dy = numbers<T>(n), dx(n);
     array<float> cosine = numbers<float>(s.tokens * s.dim / 2), sine = numbers<float>(s.tokens * s.dim / 2);
-    array<float> normed(n), expected(n), rstd(rows), cpu_rstd(rows), turned(n), partial(32 * s.dim), dw(s.dim);
+    array<float> normed(n), expected(n), rstd(rows), cpu_rstd(rows), turned(n), dw(s.dim);
     array<float> cpu_dw(s.dim);
     array<int64_t> place(n);
     int64_t shape[] = {s.batch, s.tokens, s.heads, s.dim};
@@ -155,7 +151,7 @@ static void head_norm_of(syz_head_rows s, size_t shift) {
         {in_place, rstd});
     compare_exactly("packed rows", in_place, expected_rows);
     syz_cpu_rope(turned, floats(dy), cosine, sine, shape, -1);
-    syz_cpu_norm_backward(expected, cpu_dw, nullptr, partial, turned, floats(x), nullptr, cpu_rstd, floats(w), &all);
+    syz_cpu_norm_backward(expected, cpu_dw, nullptr, turned, floats(x), nullptr, cpu_rstd, floats(w), &all);
     auto backward = [&](T *to, const T *from, float *weight) {
         return syz_cuda::head_norm_backward<T>(to, weight, from, packed, cpu_rstd, w, cosine, sine, &s, 0);
     };
