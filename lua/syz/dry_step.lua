@@ -32,8 +32,11 @@ local function blocks(config)
   return (config.num_layers or 0) + (config.num_single_layers or 0)
 end
 
--- How many times the operations of the model that was made its full depth would take.
-local function deeper(entry, pipe)
+--- How many times the operations of the model that was made its full depth would take.
+---@param entry syz.DryModel
+---@param pipe syz.Pipeline
+---@return number
+function dry_step.deeper(entry, pipe)
   local made = entry.model:config()
   if entry.model:class() == "FluxTransformer2DModel" then
     local image = pipe.h * pipe.w / 4
@@ -137,7 +140,7 @@ function dry_step.run(experiment, models)
   local peak, total, left_out = core.memory().peak, 0, 0
   for i, entry in ipairs(models) do
     local row = describe(entry, experiment, before[i])
-    row.flops = row.made * deeper(entry, pipe) * parts
+    row.flops = row.made * dry_step.deeper(entry, pipe) * parts
     total = total + row.flops
     left_out = left_out + row.bytes * (1 - entry.model:numel() / entry.parameters)
     rows[i] = row

@@ -1,5 +1,7 @@
 -- Dry runs of the FLUX recipes, on the embedded models: what is said of the real run is what a real one does.
 local core = require "syz.core"
+local dry_step = require "syz.dry_step"
+local published = require "syz.published"
 local support = dofile "tests/lua/support.lua"
 
 local EMOJI = "--set model=examples/emoji/pipeline --set size=64 --set batch=2"
@@ -56,6 +58,16 @@ describe("a dry run", function()
     -- what is left out is made up for: two layers or four, the operations of full depth are the same, nearly
     local ratio = of_class(deeper, "CLIPModel").flops / tower.flops
     assert.is_true(ratio > 0.8 and ratio < 1.25, ratio)
+  end)
+
+  it("scales a shallow transformer's operations to its full depth", function()
+    local full = published.config "flux.1-dev"
+    local entry = { config = full, model = core.model.create(published.shallow(full, 1)) }
+    -- 2 of 57 blocks that cost the same; what is around them weighs little
+    local times = dry_step.deeper(entry, { h = 90, w = 90, text_length = 512 })
+    assert.is_true(times > 0.95 * 57 / 2 and times < 57 / 2)
+    assert.equal(1, dry_step.deeper({ config = full, model = core.model.create(full) }, { h = 90, w = 90,
+      text_length = 512 }))
   end)
 
   it("leaves nothing behind, and says what it cannot do", function()
