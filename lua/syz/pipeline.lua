@@ -239,6 +239,7 @@ function M.load(folder, options)
   options = options or {}
   fields.check("syz.pipeline", options, OPTIONS)
   if options.dtype then fields.choice("syz.pipeline", "dtype", options.dtype, { "f32", "stored" }) end
+  if options.size and #options.size ~= 2 then error("syz.pipeline: size must be { height, width }, in pixels", 2) end
   pipeline_folder.check(folder, options)
   local parts = pipeline_folder.image(folder, options)
   local usual = pipeline_folder.published(folder, options)

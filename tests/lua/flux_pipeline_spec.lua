@@ -192,6 +192,13 @@ describe("a FLUX pipeline", function()
     assert.is_truthy(err:find("--size takes N or WxH", 1, true), err)
   end)
 
+  it("refuses a size that is not two sides", function()
+    for _, size in ipairs { { 16 }, { 16, 16, 3 } } do
+      assert.error_matches(function() pipeline.load(SCHNELL, { size = size }) end,
+        "size must be { height, width }, in pixels", 1, true)
+    end
+  end)
+
   it("refuses a length that holds no token", function()
     assert.error_matches(function() pipeline.load(SCHNELL, { max_length = 0 }) end,
       "max_length must be at least 2, not 0")
