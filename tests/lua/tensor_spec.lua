@@ -146,3 +146,14 @@ describe("gradients", function()
     assert.is_true(core.grad_enabled())
   end)
 end)
+
+describe("syz.core", function()
+  it("is one module, however often it is opened", function()
+    local kept = core.tensor { 1, 2 }:keep()
+    package.loaded["syz.core"] = nil
+    local again = require "syz.core"
+    assert.equal(core, again)
+    assert.equal(3, again.ops.sum(kept, {}, false):item())
+    kept:free()
+  end)
+end)
