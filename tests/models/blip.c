@@ -226,8 +226,7 @@ static void the_published_layout(void **state) {
     syz_model *m;
     check_fails_with(syz_model_load(&m, path), SYZ_EUNSUPPORTED, "give a configuration (med_config.json)");
     assert_int_equal(syz_model_load_as(&m, path, syz_model_config(c.model), true), SYZ_OK);
-    for (int64_t i = 0; i < syz_model_param_count(m); i++)
-        reference_same(syz_model_param(m, i), syz_model_param(c.model, i));
+    reference_same_parameters(m, c.model);
     syz_tensor *in[3], *rewards;
     take_inputs(&c, in);
     call(m, "forward", in, 3, &rewards, 1);

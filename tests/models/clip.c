@@ -117,8 +117,7 @@ static void bare_names(void **state) {
     reference_save_bare(c.model, temporary_folder(), temporary_path("model.safetensors"), "text_model.");
     syz_model_load(&m, temporary_folder());
     check_ok(m);
-    for (int64_t i = 0; i < syz_model_param_count(c.model); i++)
-        reference_same(syz_model_param(m, i), syz_model_param(c.model, i));
+    reference_same_parameters(m, c.model);
     syz_model_release(m);
     reference_close(&c);
 }
@@ -139,8 +138,7 @@ static void checkpointing_changes_nothing(void **state) {
     }
     reference_same(out[1], out[0]);
     reference_same(input_grad[1], input_grad[0]);
-    for (int64_t i = 0; i < syz_model_param_count(c.model); i++)
-        reference_same(grads[1][i], grads[0][i]);
+    reference_same_gradients(c.model, grads[1], grads[0]);
     reference_close(&c);
 }
 

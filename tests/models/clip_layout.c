@@ -84,8 +84,7 @@ static void torch_file(void **state) {
     syz_model_load(&m, "tests/models/data/open_clip_c/open_clip.pt");
     check_ok(m);
     assert_int_equal(syz_model_param_count(m), syz_model_param_count(c.model));
-    for (int64_t i = 0; i < syz_model_param_count(m); i++)
-        reference_same(syz_model_param(m, i), syz_model_param(c.model, i));
+    reference_same_parameters(m, c.model);
     syz_model_release(m);
     reference_close(&c);
 }

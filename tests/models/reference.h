@@ -106,6 +106,19 @@ static inline void reference_same(const syz_tensor *a, const syz_tensor *b) {
     assert_memory_equal(syz_data(a), syz_data(b), syz_nbytes(a));
 }
 
+/* Every parameter's gradient in two lists of reference_take_gradients(), bit for bit. */
+static inline void reference_same_gradients(const syz_model *m, syz_tensor *const a[], syz_tensor *const b[]) {
+    for (int64_t i = 0; i < syz_model_param_count(m); i++)
+        reference_same(a[i], b[i]);
+}
+
+/* Every parameter's values in two models of one class, bit for bit. */
+static inline void reference_same_parameters(const syz_model *a, const syz_model *b) {
+    assert_int_equal(syz_model_param_count(a), syz_model_param_count(b));
+    for (int64_t i = 0; i < syz_model_param_count(b); i++)
+        reference_same(syz_model_param(a, i), syz_model_param(b, i));
+}
+
 /* Keep every parameter's gradient, then clear it. grads has as many places as the model has parameters. */
 static inline void reference_take_gradients(syz_model *m, syz_tensor **grads) {
     for (int64_t i = 0; i < syz_model_param_count(m); i++) {

@@ -82,8 +82,7 @@ static void bare_names(void **state) {
     reference_save_bare(c.model, temporary_folder(), temporary_path("model.safetensors"), "vision_model.");
     syz_model_load(&m, temporary_folder());
     check_ok(m);
-    for (int64_t i = 0; i < syz_model_param_count(c.model); i++)
-        reference_same(syz_model_param(m, i), syz_model_param(c.model, i));
+    reference_same_parameters(m, c.model);
     syz_model_release(m);
     reference_close(&c);
 }
@@ -103,8 +102,7 @@ static void checkpointing_changes_nothing(void **state) {
         reference_take_gradients(c.model, grads[on]);
     }
     reference_same(input_grad[1], input_grad[0]);
-    for (int64_t i = 0; i < syz_model_param_count(c.model); i++)
-        reference_same(grads[1][i], grads[0][i]);
+    reference_same_gradients(c.model, grads[1], grads[0]);
     reference_close(&c);
 }
 
