@@ -19,14 +19,14 @@ Experiment.__index = Experiment
 
 local FIELDS = {
   method = "table", prompts = "table|function", optimizer = "table", steps = "number", batch = "number",
-  seed = "number", eval = "table", stop = "table", checkpoint_every = "number", save = "string", ledger = "boolean",
+  seed = "number", eval = "table", stop = "table", checkpoint_every = "number", ledger = "boolean",
   precision = "string", accumulate = "number", ema = "number|table",
 }
 
 --- Declare the experiment; nothing runs yet.
 ---@param spec { method: table, prompts: string[]|fun(step: integer, generator: syz.Generator): string[], optimizer:
 ---  syz.Optimizer, steps: integer, batch: integer|nil, accumulate: integer|nil, seed: integer|nil, eval: table|nil,
----  stop: table|nil, checkpoint_every: integer|nil, save: string|nil, ledger: boolean|nil,
+---  stop: table|nil, checkpoint_every: integer|nil, ledger: boolean|nil,
 ---  precision: "f32"|"bf16"|nil, ema: number|table|nil }
 ---  ema: decay of a moving average of what is trained, or { decay = 0.9, every = 8, ramp = true }; the average is what
 ---  is evaluated, kept and saved
