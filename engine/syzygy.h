@@ -91,13 +91,16 @@ SYZ_API void syz_memory_reset_peak(void);
 SYZ_API void syz_memory_limit(size_t bytes); /* allocations beyond it fail with SYZ_ENOMEM; 0 lifts the limit */
 SYZ_API void syz_memory_trim(void);          /* give cached blocks back to the system */
 
+#include "syzygy_device.h" /* GPUs */
+
 /* Precision of matrix products: SYZ_F32 (the default), or SYZ_BF16, which rounds the operands to bf16 and accumulates
  * in f32 on processors with AVX512-BF16 or AMX, and stays f32 on the others. Another dtype is SYZ_EDTYPE. */
 SYZ_API syz_status syz_set_matmul_precision(syz_dtype dtype);
 SYZ_API syz_dtype syz_matmul_precision(void); /* the one in force on this machine */
+/* Linear layers of tokens [B,T,I] in e4m3 from now on, or no longer; SYZ_EINVAL while gradients are recorded. */
+SYZ_API syz_status syz_set_fp8(bool on);
 
-/* Floating-point operations of matrix products, convolutions and attention since the start, forward and backward, with
- * what checkpointing repeats: two for each multiply-add. */
+/* Floating-point operations of products, convolutions and attention so far, repeated ones too: two a multiply-add. */
 SYZ_API double syz_flops(void);
 
 /* ---- tensors ----------------------------------------------------------------------------------------------------- */
@@ -121,12 +124,15 @@ SYZ_API syz_tensor *syz_from(syz_dtype dtype, syz_shape shape, const void *data)
 SYZ_API syz_tensor *syz_wrap(syz_dtype dtype, syz_shape shape, const void *data, void (*release)(void *), void *owner);
 SYZ_API syz_tensor *syz_alias(syz_tensor *t); /* same memory, no history: `detach` */
 SYZ_API syz_tensor *syz_copy(syz_tensor *t);  /* own memory, no history */
+/* t itself where it lies there, else a copy without history; the operation to_device keeps the history. */
+SYZ_API syz_tensor *syz_copy_to(syz_tensor *t, int device);
 
 SYZ_API syz_dtype syz_tensor_dtype(const syz_tensor *t);
 SYZ_API syz_shape syz_tensor_shape(const syz_tensor *t);
+SYZ_API int syz_tensor_device(const syz_tensor *t);
 SYZ_API int64_t syz_numel(const syz_tensor *t);
 SYZ_API size_t syz_nbytes(const syz_tensor *t);
-SYZ_API void *syz_data(const syz_tensor *t);                            /* first element; borrowed */
+SYZ_API void *syz_data(const syz_tensor *t);                            /* first element, on its device; borrowed */
 SYZ_API syz_status syz_item(double *value, const syz_tensor *t);        /* the value of a one-element tensor */
 SYZ_API syz_status syz_assign(syz_tensor *t, const syz_tensor *source); /* copy values; same shape, dtype converts */
 /* Say that values were written through syz_data(): what the engine derived from them is made anew. */
@@ -307,16 +313,21 @@ SYZ_API syz_status syz_model_load(syz_model **m, const char *path);
 SYZ_API syz_status syz_model_load_stored(syz_model **m, const char *path);
 /* Either, with a configuration of the caller's (NULL: as above). */
 SYZ_API syz_status syz_model_load_as(syz_model **m, const char *path, const char *config_text, bool stored);
-/* Give a model that was loaded as stored f32 values of its own, as training needs them. Its parameters are new tensors
- * then, unless they were such already. */
+/* Give a model that was loaded as stored f32 values of its own, to be trained: new tensors, where they were not f32. */
 SYZ_API syz_status syz_model_to_f32(syz_model *m);
-/* Whether a folder's or file's weights are those of the model, which needs no values: every name and shape, no tensor
- * is read. */
+/* Moves parameters, gradients and adapters. A call moves its inputs there; on a GPU it computes in the weights' type.
+ */
+SYZ_API syz_status syz_model_to_device(syz_model *m, int device);
+SYZ_API int syz_model_device(const syz_model *m);
+/* The same in bf16, rounded to nearest: a training then keeps the rest of the f32 masters beside them (syz_adamw). */
+SYZ_API syz_status syz_model_to_bf16(syz_model *m);
+/* What the values are to be when the model is trained: SYZ_BF16 after syz_model_to_bf16(), else SYZ_F32. */
+SYZ_API syz_dtype syz_model_trained_dtype(const syz_model *m);
+/* Whether a folder's or file's weights are those of the model, which needs no values: by name and shape alone. */
 SYZ_API syz_status syz_model_check(const syz_model *m, const char *path);
 /* The layout of another library that a file's names are in, and the class that it is of; NULL: none that is known. */
 SYZ_API const char *syz_weights_layout(const syz_weights *weights, const char **class_name);
-/* The configuration that such a file tells, as JSON text to be freed; NULL with an error, naming `path`, if it cannot.
- */
+/* The configuration that such a file tells, as JSON text to be freed; NULL with an error naming `path` if it cannot. */
 SYZ_API char *syz_weights_config(const syz_weights *weights, const char *path);
 /* Draw starting values; the same seed gives the same values, whatever else the process did. */
 SYZ_API syz_status syz_model_init(syz_model *m, uint64_t seed);
@@ -351,10 +362,14 @@ SYZ_API int64_t syz_model_param_find(const syz_model *m, const char *name); /* -
 SYZ_API bool syz_model_is_linear(const syz_model *m, int64_t index);        /* the weight of a linear layer */
 SYZ_API void syz_model_set_requires_grad(syz_model *m, bool on);            /* every parameter; off at first */
 SYZ_API void syz_model_set_checkpointing(syz_model *m, bool on);            /* recompute blocks in backward */
-
-/* What its methods did so far, and their backward passes, as syz_flops() counts. */
-SYZ_API double syz_model_flops(const syz_model *m);
-
+/* Calls without gradients on a GPU are recorded and repeated (CUDA graphs): off at first, on with SYZ_GRAPHS=1. */
+SYZ_API void syz_model_set_graphs(syz_model *m, bool on);
+typedef struct {
+    int64_t recorded, replayed, refused;
+    char reason[256]; /* why work was refused last */
+} syz_graph_counts;
+SYZ_API syz_graph_counts syz_model_graph_counts(const syz_model *m);
+SYZ_API double syz_model_flops(const syz_model *m); /* of its methods and their backward passes, as syz_flops() */
 /* Methods are called by name. Inputs and outputs are named, separated by blanks; an input ending in `?` may be NULL. */
 SYZ_API int syz_model_method_count(const syz_model *m);
 SYZ_API const char *syz_model_method_name(const syz_model *m, int method);
@@ -400,6 +415,43 @@ SYZ_API syz_status syz_lora_unmerge(syz_model *m);
 /* Without adapters the model is what it was before, or, when they were merged, stays what it is. */
 SYZ_API void syz_lora_remove(syz_model *m);
 
+/* ---- processes of one run ---------------------------------------------------------------------------------------- */
+
+/* The ranks 0 to size-1 of a run call the same operations on tensors of the same size in the same order. When one
+ * ends, is silent too long or calls another one, the comm ends on all with SYZ_EIO or SYZ_EINVAL, and later calls
+ * repeat the cause. Refused arguments leave it as it was. docs/distributed.md */
+typedef struct syz_comm syz_comm;
+#define SYZ_COMM_MAX_SIZE 1024
+typedef struct {
+    int rank, size, local_rank; /* local_rank: of those on one machine; picks the GPU */
+    const char *address;        /* where rank 0 listens; NULL: 127.0.0.1 */
+    int port;
+    double timeout; /* seconds of silence after which the others count as lost; a start waits at most 300 */
+} syz_comm_options;
+typedef enum { SYZ_SUM, SYZ_MEAN } syz_reduction;
+/* From RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT, as launchers set them, and SYZ_COMM_PORT and
+ * SYZ_COMM_TIMEOUT; one process when WORLD_SIZE is not set. `address` is borrowed. SYZ_EINVAL names what is wrong. */
+SYZ_API syz_status syz_comm_environment(syz_comm_options *options);
+/* Meet the other ranks. `kind` is "single" (one process), "tcp" (tensors in host memory) or "nccl" (in GPU memory);
+ * NULL: single or tcp, by the size. NULL options: those of the environment. SYZ_EUNSUPPORTED: built without NCCL;
+ * SYZ_EIO: names the ranks that did not come. Freed by syz_comm_free(). */
+SYZ_API syz_status syz_comm_create(syz_comm **comm, const char *kind, const syz_comm_options *options);
+SYZ_API void syz_comm_free(syz_comm *comm); /* NULL is allowed */
+SYZ_API const char *syz_comm_kind(const syz_comm *comm);
+SYZ_API int syz_comm_rank(const syz_comm *comm);
+SYZ_API int syz_comm_size(const syz_comm *comm);
+/* Reductions take f32 and bf16; bf16 is summed in f32 and rounded once by tcp. All ranks get equal bits. The other
+ * operations move tensors of every dtype. SYZ_ESHAPE unless `large` has size times as many elements as `small`. */
+SYZ_API syz_status syz_comm_all_reduce(syz_comm *comm, syz_tensor *t, syz_reduction how);
+/* Rank r gets the r-th part of the sum. */
+SYZ_API syz_status syz_comm_reduce_scatter(syz_comm *comm, syz_tensor *small, const syz_tensor *large,
+                                           syz_reduction how);
+SYZ_API syz_status syz_comm_all_gather(syz_comm *comm, syz_tensor *large, const syz_tensor *small); /* by rank */
+SYZ_API syz_status syz_comm_broadcast(syz_comm *comm, syz_tensor *t, int root);
+SYZ_API syz_status syz_comm_barrier(syz_comm *comm); /* returns once every rank has called it */
+/* The mean over ranks replaces each gradient (f32). One that only other ranks have counts as zero, and is made. */
+SYZ_API syz_status syz_comm_all_reduce_grads(syz_comm *comm, syz_tensor *const params[], int64_t count);
+
 /* ---- tokenizers -------------------------------------------------------------------------------------------------- */
 
 /* CLIP's byte pairs, T5's unigram pieces or BERT's word pieces, with the ids of transformers' tokenizers
@@ -438,28 +490,51 @@ SYZ_API syz_special_ids syz_tokenizer_specials(const syz_tokenizer *tokenizer);
 /* ---- optimizers -------------------------------------------------------------------------------------------------- */
 
 /* AdamW with PyTorch's formula: weight decay is decoupled, moments are corrected for their start at zero. It keeps the
- * f32 parameters alive and changes their values in place. */
+ * parameters alive and changes their values in place. They are f32, or bf16: then 16 bits more for each value, the
+ * remainder, complete an f32 master, and the steps are those of an f32 parameter to the bit. Gradients are f32. */
 typedef struct syz_adamw syz_adamw;
+
+/* 8 bits: beside a scale for each 256 values, rounded at random, alike in every run. Host: f32 in the host's memory. */
+typedef enum { SYZ_MOMENTS_F32, SYZ_MOMENTS_8BIT, SYZ_MOMENTS_HOST } syz_moments;
 
 typedef struct {
     double lr, beta1, beta2, eps, weight_decay;
+    syz_moments moments;
 } syz_adamw_options;
 
-typedef enum { SYZ_ADAMW_M, SYZ_ADAMW_V } syz_adamw_moment_kind; /* means of the gradient and of its square */
+/* Means of the gradient and of its square: f32 or u8 of the parameter's shape. Their scales [blocks]: f32, of 8-bit
+ * moments alone. Remainders [n,2]: u8, of bf16 parameters alone; the two bytes are a little-endian integer, and the
+ * master's bits are (bf16 bits << 16) + that integer. */
+typedef enum {
+    SYZ_ADAMW_M,
+    SYZ_ADAMW_V,
+    SYZ_ADAMW_M_SCALE,
+    SYZ_ADAMW_V_SCALE,
+    SYZ_ADAMW_REMAINDER,
+    SYZ_ADAMW_STATES
+} syz_adamw_state_kind;
 
+/* SYZ_EDTYPE unless all parameters are f32 or bf16; SYZ_EINVAL for one that lies in a mapped file. */
 SYZ_API syz_status syz_adamw_create(syz_adamw **optimizer, syz_tensor *const params[], int64_t count,
                                     syz_adamw_options options);
 SYZ_API void syz_adamw_free(syz_adamw *optimizer); /* NULL is allowed */
 /* One update with this learning rate from the accumulated gradients. A parameter without a gradient stays as it is, and
  * its own step count too. */
 SYZ_API syz_status syz_adamw_step(syz_adamw *optimizer, double lr);
+/* syz_clip_grad_norm() of the optimizer's parameters, for the next step alone: that multiplies gradients by the factor
+ * while it reads them, and the gradients themselves stay. The same bits. The norm is what the host waits for. */
+SYZ_API syz_status syz_adamw_limit(double *norm, syz_adamw *optimizer, double max_norm);
 SYZ_API void syz_adamw_zero_grad(syz_adamw *optimizer); /* drops the gradients */
 SYZ_API syz_adamw_options syz_adamw_get_options(const syz_adamw *optimizer);
-/* The state, for checkpoints, by the parameter's index. Moments are borrowed tensors: read them, or syz_assign(). */
+/* By the parameter's index. States are borrowed, NULL where there is none: read them, or syz_assign(). */
 SYZ_API int64_t syz_adamw_count(const syz_adamw *optimizer);
+SYZ_API syz_tensor *const *syz_adamw_params(const syz_adamw *optimizer); /* borrowed, as the optimizer's array */
 SYZ_API int64_t syz_adamw_steps(const syz_adamw *optimizer, int64_t index);
 SYZ_API void syz_adamw_set_steps(syz_adamw *optimizer, int64_t index, int64_t steps);
-SYZ_API syz_tensor *syz_adamw_moment(const syz_adamw *optimizer, int64_t index, syz_adamw_moment_kind kind);
+SYZ_API syz_tensor *syz_adamw_state(const syz_adamw *optimizer, int64_t index, syz_adamw_state_kind kind);
+/* The f32 values of a parameter, as a new tensor of the current scope; and new ones (f32, of its shape). */
+SYZ_API syz_tensor *syz_adamw_master(const syz_adamw *optimizer, int64_t index);
+SYZ_API syz_status syz_adamw_set_master(syz_adamw *optimizer, int64_t index, const syz_tensor *master);
 
 /* Multiply every gradient; the mean of n accumulated ones is theirs times 1 / n. */
 SYZ_API syz_status syz_scale_grads(syz_tensor *const params[], int64_t count, double factor);
@@ -468,14 +543,16 @@ SYZ_API syz_status syz_scale_grads(syz_tensor *const params[], int64_t count, do
  * only measures. When the norm is not finite it is reported and nothing is scaled: skip that step. */
 SYZ_API syz_status syz_clip_grad_norm(double *norm, syz_tensor *const params[], int64_t count, double max_norm);
 
-/* Exponential moving average of parameters: shadow = decay * shadow + (1 - decay) * parameter. */
+/* Exponential moving average of parameters: shadow = decay * shadow + (1 - decay) * parameter. Shadows are f32 and
+ * start as copies. */
 typedef struct syz_ema syz_ema;
 
-SYZ_API syz_status syz_ema_create(syz_ema **ema, syz_tensor *const params[],
-                                  int64_t count); /* shadows start as copies */
-SYZ_API void syz_ema_free(syz_ema *ema);          /* NULL is allowed */
+SYZ_API syz_status syz_ema_create(syz_ema **ema, syz_tensor *const params[], int64_t count); /* f32 parameters */
+SYZ_API syz_status syz_ema_create_for(syz_ema **ema, const syz_adamw *optimizer); /* bf16 ones too, by their masters */
+SYZ_API void syz_ema_free(syz_ema *ema);                                          /* NULL is allowed */
 SYZ_API syz_status syz_ema_update(syz_ema *ema, double decay);
-SYZ_API void syz_ema_swap(syz_ema *ema); /* exchanges values with the parameters: once to evaluate, again to go on */
+/* Exchanges values with the parameters, exactly: once to evaluate, again to go on. */
+SYZ_API syz_status syz_ema_swap(syz_ema *ema);
 SYZ_API int64_t syz_ema_count(const syz_ema *ema);
 SYZ_API syz_tensor *syz_ema_shadow(const syz_ema *ema, int64_t index); /* borrowed; for checkpoints */
 

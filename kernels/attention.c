@@ -16,9 +16,13 @@ static int64_t keys_per_block(const syz_attention_shape *p) {
     return p->tk < most ? p->tk : most;
 }
 
-/* Where head h of sample b begins in [B,T,H,D], and the step from token to token. */
-static int64_t head_start(const syz_attention_shape *p, int64_t b, int64_t h, int64_t tokens) {
-    return (b * tokens * p->h + h) * p->d;
+/* The tokens of one head in an array: where the first lies, and the step to the next. */
+typedef struct {
+    int64_t start, step;
+} rows;
+
+static inline int64_t row(const rows *r, int64_t token) {
+    return r->start + token * r->step;
 }
 
 /* to [n, width] = factor * from, padded with zeros */
@@ -52,12 +56,22 @@ static void pack_transposed(float *restrict to, int64_t width, const float *rest
 /* One head's view of the arrays. */
 typedef struct {
     const syz_attention_shape *p;
-    const float *mask;               /* this head's, or NULL */
-    int64_t b, h, step, width, keys; /* token step, padded head size, keys per block */
+    const float *mask;         /* this head's, or NULL */
+    rows q, k, v, y;           /* the gradients lie as their arrays do */
+    int64_t b, h, width, keys; /* padded head size, keys per block */
 } head;
 
+static rows rows_at(const int64_t step[2], int64_t b, int64_t offset) {
+    return (rows){b * step[0] + offset, step[1]};
+}
+
 static head head_of(const syz_attention_shape *p, const float *mask, int64_t index) {
-    head x = {.p = p, .b = index / p->h, .h = index % p->h, .step = p->h * p->d};
+    head x = {.p = p, .b = index / p->h, .h = index % p->h};
+    int64_t offset = x.h * p->d, contiguous[] = {p->tq * p->h * p->d, p->h * p->d};
+    x.q = rows_at(p->q, x.b, offset);
+    x.k = rows_at(p->k, x.b, offset);
+    x.v = rows_at(p->v, x.b, offset);
+    x.y = rows_at(contiguous, x.b, offset);
     x.width = syz_lanes_up(p->d);
     x.keys = keys_per_block(p);
     x.mask = mask ? mask + x.b * p->mask_b + x.h * p->mask_h : NULL;
@@ -145,9 +159,9 @@ static void meet_keys(const head *x, forward_work *w, query_block *block, int64_
 /* Rows q0..q0+nq of one head, from what was summed up. */
 static void finish_block(float *y, float *lse, const head *x, const query_block *block, int64_t q0, int64_t nq) {
     const syz_attention_shape *p = x->p;
-    float *to = y + head_start(p, x->b, x->h, p->tq) + q0 * x->step;
+    float *to = y + row(&x->y, q0);
     lse += (x->b * p->h + x->h) * p->tq + q0;
-    for (int64_t i = 0; i < nq; i++, to += x->step) {
+    for (int64_t i = 0; i < nq; i++, to += x->y.step) {
         bool seen = block->sum[i] > 0 || block->sum[i] != block->sum[i]; /* NaN passes through */
         float factor = seen ? 1.0f / block->sum[i] : 0;
         for (int64_t c = 0; c < p->d; c++)
@@ -161,24 +175,23 @@ static void finish_block(float *y, float *lse, const head *x, const query_block 
 static void forward_group(float *y, float *lse, const float *q, const float *k, const float *v, const head *x,
                           forward_work *w, int64_t first, int64_t last) {
     const syz_attention_shape *p = x->p;
-    int64_t at_q = head_start(p, x->b, x->h, p->tq), at_k = head_start(p, x->b, x->h, p->tk), width = x->width;
-    int64_t end = p->causal && last < p->tk ? last : p->tk, n = (last - first + QUERIES - 1) / QUERIES, rows[MAX_GROUP];
+    int64_t end = p->causal && last < p->tk ? last : p->tk, n = (last - first + QUERIES - 1) / QUERIES, nq[MAX_GROUP];
     for (int64_t g = 0; g < n; g++) {
         int64_t q0 = first + g * QUERIES;
-        rows[g] = last - q0 < QUERIES ? last - q0 : QUERIES;
-        pack(w->block[g].q, width, q + at_q + q0 * x->step, x->step, rows[g], p->d, p->scale);
+        nq[g] = last - q0 < QUERIES ? last - q0 : QUERIES;
+        pack(w->block[g].q, x->width, q + row(&x->q, q0), x->q.step, nq[g], p->d, p->scale);
     }
     for (int64_t k0 = 0; k0 < end; k0 += x->keys) {
         int64_t nk = end - k0 < x->keys ? end - k0 : x->keys;
-        pack_transposed(w->kt, syz_lanes_up(nk), k + at_k + k0 * x->step, x->step, nk, p->d);
-        pack(w->v, width, v + at_k + k0 * x->step, x->step, nk, p->d, 1);
+        pack_transposed(w->kt, syz_lanes_up(nk), k + row(&x->k, k0), x->k.step, nk, p->d);
+        pack(w->v, x->width, v + row(&x->v, k0), x->v.step, nk, p->d, 1);
         for (int64_t g = 0; g < n; g++) {
             int64_t q0 = first + g * QUERIES;
-            if (!p->causal || k0 < q0 + rows[g]) meet_keys(x, w, &w->block[g], q0, rows[g], k0, nk);
+            if (!p->causal || k0 < q0 + nq[g]) meet_keys(x, w, &w->block[g], q0, nq[g], k0, nk);
         }
     }
     for (int64_t g = 0; g < n; g++)
-        finish_block(y, lse, x, &w->block[g], first + g * QUERIES, rows[g]);
+        finish_block(y, lse, x, &w->block[g], first + g * QUERIES, nq[g]);
 }
 
 /* Blocks of queries per task: as many as leave every thread a task. Rows do not depend on it. */
@@ -235,8 +248,7 @@ static size_t backward_layout(backward_work *w, float *memory, const syz_attenti
 }
 
 static void row_sums(float *delta, const arrays *a, const head *x) {
-    int64_t at = head_start(x->p, x->b, x->h, x->p->tq);
-    for (int64_t i = 0; i < x->p->tq; i++, at += x->step) {
+    for (int64_t i = 0, at = x->y.start; i < x->p->tq; i++, at += x->y.step) {
         float sum = 0;
 #pragma omp simd reduction(+ : sum)
         for (int64_t c = 0; c < x->p->d; c++)
@@ -261,9 +273,9 @@ static void differentiate(backward_work *w, const float *lse, const float *delta
 static void backward_block(const arrays *a, const head *x, backward_work *w, int64_t q0, int64_t nq, int64_t k0,
                            int64_t nk) {
     const syz_attention_shape *p = x->p;
-    int64_t at = head_start(p, x->b, x->h, p->tq) + q0 * x->step, ld = syz_lanes_up(nk), width = x->width;
-    pack(w->q, width, a->q + at, x->step, nq, p->d, p->scale);
-    pack(w->g, width, a->dy + at, x->step, nq, p->d, 1);
+    int64_t ld = syz_lanes_up(nk), width = x->width;
+    pack(w->q, width, a->q + row(&x->q, q0), x->q.step, nq, p->d, p->scale);
+    pack(w->g, width, a->dy + row(&x->y, q0), x->y.step, nq, p->d, 1);
     syz_tile_product((syz_tile){w->p, w->q, w->kt, ld, width, 1, ld, p->d, false}, nq, ld);
     apply_masks(w->p, ld, x, q0, nq, k0, nk);
     syz_tile_product((syz_tile){w->ds, w->g, w->vt, ld, width, 1, ld, p->d, false}, nq, ld);
@@ -281,17 +293,16 @@ static void backward_keys(const arrays *a, const head *x, backward_work *w, int6
     row_sums(w->delta, a, x);
     for (int64_t k0 = first; k0 < end; k0 += x->keys) {
         int64_t nk = end - k0 < x->keys ? end - k0 : x->keys, ld = syz_lanes_up(nk);
-        int64_t at = head_start(p, x->b, x->h, p->tk) + k0 * x->step;
-        pack(w->k, width, a->k + at, x->step, nk, p->d, 1);
-        pack_transposed(w->kt, ld, a->k + at, x->step, nk, p->d);
-        pack_transposed(w->vt, ld, a->v + at, x->step, nk, p->d);
+        pack(w->k, width, a->k + row(&x->k, k0), x->k.step, nk, p->d, 1);
+        pack_transposed(w->kt, ld, a->k + row(&x->k, k0), x->k.step, nk, p->d);
+        pack_transposed(w->vt, ld, a->v + row(&x->v, k0), x->v.step, nk, p->d);
         memset(w->dk, 0, (size_t)(nk * width) * sizeof *w->dk);
         memset(w->dv, 0, (size_t)(nk * width) * sizeof *w->dv);
         for (int64_t q0 = p->causal ? k0 / QUERIES * QUERIES : 0; q0 < p->tq; q0 += QUERIES)
             backward_block(a, x, w, q0, p->tq - q0 < QUERIES ? p->tq - q0 : QUERIES, k0, nk);
-        for (int64_t j = 0; j < nk; j++, at += x->step) {
-            if (a->dk) memcpy(a->dk + at, w->dk + j * width, (size_t)p->d * sizeof *w->dk);
-            if (a->dv) memcpy(a->dv + at, w->dv + j * width, (size_t)p->d * sizeof *w->dv);
+        for (int64_t j = 0; j < nk; j++) {
+            if (a->dk) memcpy(a->dk + row(&x->k, k0 + j), w->dk + j * width, (size_t)p->d * sizeof *w->dk);
+            if (a->dv) memcpy(a->dv + row(&x->v, k0 + j), w->dv + j * width, (size_t)p->d * sizeof *w->dv);
         }
     }
 }
@@ -299,9 +310,8 @@ static void backward_keys(const arrays *a, const head *x, backward_work *w, int6
 /* dq of one head: the parts added in order, times the scale. */
 static void write_dq(const arrays *a, const head *x, const backward_work *w, int parts) {
     const syz_attention_shape *p = x->p;
-    int64_t at = head_start(p, x->b, x->h, p->tq);
     for (int64_t i = 0; a->dq && i < p->tq; i++) {
-        float *to = a->dq + at + i * x->step;
+        float *to = a->dq + row(&x->q, i);
         for (int64_t c = 0; c < p->d; c++) {
             float sum = w[0].dq[i * x->width + c];
             for (int s = 1; s < parts; s++)

@@ -9,8 +9,12 @@
 
 #include <stdbool.h>
 
-/* The ids under which a plan expects its arrays. LSE and SUM are f32 [b,h,tq]; DQ_SUM, backward's scratch, is f32
- * [b,h,tq,d]. SCALE, ONE (1.0) and LOWEST (-inf) are f32 numbers on the host. */
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The ids under which a plan expects its arrays. LSE and SUM, backward's scratch, are f32 [b,h,tq]. SCALE,
+ * ONE (1.0) and LOWEST (-inf) are f32 numbers on the host. */
 enum {
     SYZ_ATTENTION_Q = 1,
     SYZ_ATTENTION_K,
@@ -23,7 +27,6 @@ enum {
     SYZ_ATTENTION_DK,
     SYZ_ATTENTION_DV,
     SYZ_ATTENTION_SUM,
-    SYZ_ATTENTION_DQ_SUM,
     SYZ_ATTENTION_SCALE,
     SYZ_ATTENTION_ONE,
     SYZ_ATTENTION_LOWEST
@@ -40,5 +43,9 @@ typedef struct {
 /* Describe one direction in an empty graph; syz_cudnn_plan() then makes the plan. The bias gets no gradient. */
 void syz_attention_forward_graph(syz_cudnn_graph *g, const syz_attention_cudnn *a);
 void syz_attention_backward_graph(syz_cudnn_graph *g, const syz_attention_cudnn *a);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -20,24 +20,14 @@
 
 typedef __nv_bfloat16 syz_bf16;
 
-/* Heads of `dim` values behind each other, [batch,tokens,heads,dim] with steps in elements from batch to batch and from
- * token to token, which leave room for what else is in the same rows. */
-typedef struct {
-    int64_t batch, tokens, heads, dim, x_step[2], y_step[2];
-} syz_head_rows;
-
 namespace syz_cuda {
 
 #define SYZ_UNPACK(...) __VA_ARGS__
 #define KERNEL(name, params)                                                                                           \
     template <typename REAL>                                                                                           \
     int name(SYZ_UNPACK params, cudaStream_t stream);
-#define LIBRARY_KERNEL(name, params) /* matmul, convolution, attention: cuBLASLt and cuDNN */
 #include "kernels/kernels.def"
-#define LIBRARY_KERNEL KERNEL
-#include "kernels/cuda.def"
 #undef KERNEL
-#undef LIBRARY_KERNEL
 
 /* At the end of a .cu file: the template for both storage types, or for one where REAL does not occur. */
 #define SYZ_F32(name)  template decltype(syz_cuda::name<float>) syz_cuda::name<float>;
@@ -113,16 +103,14 @@ static __device__ inline int64_t thread_index() {
     return (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
 }
 
-static inline int status(cudaError_t error) {
-    if (error == cudaSuccess) return 0;
-    cudaGetLastError(); /* an error that sticks would be blamed on the next launch */
-    return -1;
-}
+/* What a kernel returns: 0, or -1 with a text for the engine's error line, in these ways (device.cu). */
+int status(cudaError_t error);
+__attribute__((format(printf, 1, 2))) int failed(const char *format, ...);
 
 template <typename... P, typename... A>
 static inline int launch(void (*kernel)(P...), int64_t blocks, int threads, cudaStream_t stream, A &&...arguments) {
     if (blocks == 0) return 0;
-    if (blocks > INT32_MAX) return -1;
+    if (blocks > INT32_MAX) return failed("%lld blocks are more than a launch may have", (long long)blocks);
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3((unsigned)blocks);
     config.blockDim = dim3((unsigned)threads);
@@ -130,17 +118,19 @@ static inline int launch(void (*kernel)(P...), int64_t blocks, int threads, cuda
     return status(cudaLaunchKernelEx(&config, kernel, std::forward<A>(arguments)...));
 }
 
+/* Memory in the order of a stream; NULL as after failed() (device.cu). */
+void *acquire(size_t bytes, cudaStream_t stream);
+void give_back(void *memory, cudaStream_t stream);
+
 /* Scratch in the order of a stream: freed when what was launched before has used it. */
 template <typename T>
 struct scratch {
-    T *data = nullptr;
+    T *data; /* NULL when there is no memory */
     cudaStream_t stream;
 
-    scratch(int64_t n, cudaStream_t stream_) : stream(stream_) {
-        if (status(cudaMallocAsync(&data, (size_t)n * sizeof(T), stream)) != 0) data = nullptr;
-    }
+    scratch(int64_t n, cudaStream_t stream_) : data((T *)acquire((size_t)n * sizeof(T), stream_)), stream(stream_) {}
     ~scratch() {
-        if (data) cudaFreeAsync(data, stream);
+        if (data) give_back(data, stream);
     }
     scratch(const scratch &) = delete;
     scratch &operator=(const scratch &) = delete;

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static void check(syz_cudnn_graph *g, cudnnStatus_t status) {
+void syz_cudnn_check(syz_cudnn_graph *g, cudnnStatus_t status) {
     if (g->status != CUDNN_STATUS_SUCCESS || status == CUDNN_STATUS_SUCCESS) return;
     char detail[400] = "";
     cudnnGetLastErrorString(detail, sizeof detail);
@@ -22,30 +22,30 @@ void syz_cudnn_free(syz_cudnn_graph *g) {
 
 syz_descriptor syz_cudnn_create(syz_cudnn_graph *g, cudnnBackendDescriptorType_t type) {
     syz_descriptor d = NULL;
-    if (g->count == SYZ_CUDNN_DESCRIPTORS) check(g, CUDNN_STATUS_ALLOC_FAILED);
+    if (g->count == SYZ_CUDNN_DESCRIPTORS) syz_cudnn_check(g, CUDNN_STATUS_ALLOC_FAILED);
     if (g->status != CUDNN_STATUS_SUCCESS) return NULL;
-    check(g, cudnnBackendCreateDescriptor(type, &d));
+    syz_cudnn_check(g, cudnnBackendCreateDescriptor(type, &d));
     if (g->status != CUDNN_STATUS_SUCCESS) return NULL;
     return g->made[g->count++] = d;
 }
 
 void syz_cudnn_set(syz_cudnn_graph *g, syz_descriptor d, cudnnBackendAttributeName_t name,
                    cudnnBackendAttributeType_t type, int64_t count, const void *values) {
-    if (g->status == CUDNN_STATUS_SUCCESS) check(g, cudnnBackendSetAttribute(d, name, type, count, values));
+    if (g->status == CUDNN_STATUS_SUCCESS) syz_cudnn_check(g, cudnnBackendSetAttribute(d, name, type, count, values));
 }
 
 void syz_cudnn_link(syz_cudnn_graph *g, syz_descriptor d, cudnnBackendAttributeName_t name, syz_descriptor value) {
     syz_cudnn_set(g, d, name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &value);
 }
 
-static syz_descriptor finalized(syz_cudnn_graph *g, syz_descriptor d) {
-    if (g->status == CUDNN_STATUS_SUCCESS) check(g, cudnnBackendFinalize(d));
+syz_descriptor syz_cudnn_finalize(syz_cudnn_graph *g, syz_descriptor d) {
+    if (g->status == CUDNN_STATUS_SUCCESS) syz_cudnn_check(g, cudnnBackendFinalize(d));
     return g->status == CUDNN_STATUS_SUCCESS ? d : NULL;
 }
 
 void syz_cudnn_add_node(syz_cudnn_graph *g, syz_descriptor node) {
-    node = finalized(g, node);
-    if (g->nodes == SYZ_CUDNN_NODES) check(g, CUDNN_STATUS_ALLOC_FAILED);
+    node = syz_cudnn_finalize(g, node);
+    if (g->nodes == SYZ_CUDNN_NODES) syz_cudnn_check(g, CUDNN_STATUS_ALLOC_FAILED);
     if (g->status == CUDNN_STATUS_SUCCESS) g->node[g->nodes++] = node;
 }
 
@@ -62,7 +62,7 @@ static syz_descriptor describe(syz_cudnn_graph *g, int64_t id, cudnnDataType_t t
     syz_cudnn_set(g, d, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1, &alignment);
     syz_cudnn_set(g, d, CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, &inner);
     syz_cudnn_set(g, d, CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_TYPE_BOOLEAN, 1, &by_value);
-    return finalized(g, d);
+    return syz_cudnn_finalize(g, d);
 }
 
 syz_descriptor syz_cudnn_tensor(syz_cudnn_graph *g, int64_t id, cudnnDataType_t type, syz_cudnn_layout layout) {
@@ -85,7 +85,7 @@ static syz_descriptor pointwise_mode(syz_cudnn_graph *g, cudnnPointwiseMode_t mo
     syz_cudnn_set(g, d, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
     syz_cudnn_set(g, d, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &type);
     if (axis >= 0) syz_cudnn_set(g, d, CUDNN_ATTR_POINTWISE_AXIS, CUDNN_TYPE_INT64, 1, &axis);
-    return finalized(g, d);
+    return syz_cudnn_finalize(g, d);
 }
 
 static void pointwise(syz_cudnn_graph *g, syz_descriptor how, syz_descriptor x, syz_descriptor b, syz_descriptor t,
@@ -112,7 +112,7 @@ void syz_cudnn_product(syz_cudnn_graph *g, syz_descriptor a, syz_descriptor b, s
     syz_descriptor how = syz_cudnn_create(g, CUDNN_BACKEND_MATMUL_DESCRIPTOR);
     cudnnDataType_t type = CUDNN_DATA_FLOAT;
     syz_cudnn_set(g, how, CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type);
-    how = finalized(g, how);
+    how = syz_cudnn_finalize(g, how);
     syz_descriptor d = syz_cudnn_create(g, CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR);
     syz_cudnn_link(g, d, CUDNN_ATTR_OPERATION_MATMUL_ADESC, a);
     syz_cudnn_link(g, d, CUDNN_ATTR_OPERATION_MATMUL_BDESC, b);
@@ -126,7 +126,7 @@ void syz_cudnn_reduce(syz_cudnn_graph *g, cudnnReduceTensorOp_t op, syz_descript
     cudnnDataType_t type = CUDNN_DATA_FLOAT;
     syz_cudnn_set(g, how, CUDNN_ATTR_REDUCTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type);
     syz_cudnn_set(g, how, CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_TYPE_REDUCTION_OPERATOR_TYPE, 1, &op);
-    how = finalized(g, how);
+    how = syz_cudnn_finalize(g, how);
     syz_descriptor d = syz_cudnn_create(g, CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR);
     syz_cudnn_link(g, d, CUDNN_ATTR_OPERATION_REDUCTION_XDESC, x);
     syz_cudnn_link(g, d, CUDNN_ATTR_OPERATION_REDUCTION_YDESC, y);
@@ -146,7 +146,7 @@ void syz_cudnn_reshape(syz_cudnn_graph *g, syz_descriptor x, syz_descriptor y) {
 static syz_descriptor device_properties(syz_cudnn_graph *g, const char *json) {
     syz_descriptor d = syz_cudnn_create(g, CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
     syz_cudnn_set(g, d, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)strlen(json), json);
-    return finalized(g, d);
+    return syz_cudnn_finalize(g, d);
 }
 
 /* Where the heuristics name none, the graph's status stays good and the number of configurations is 0. */
@@ -161,9 +161,23 @@ static int64_t configurations(syz_cudnn_graph *g, syz_descriptor graph, syz_desc
     for (int64_t n = 0; n < room; n++)
         config[n] = syz_cudnn_create(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
     if (g->status != CUDNN_STATUS_SUCCESS) return 0;
-    check(g, cudnnBackendGetAttribute(d, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, room, &found,
-                                      config));
+    syz_cudnn_check(g, cudnnBackendGetAttribute(d, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, room,
+                                                &found, config));
     return found < room ? found : room;
+}
+
+static bool refused(syz_cudnn_graph *g, syz_descriptor config) {
+    cudnnBackendNumericalNote_t note[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
+    int64_t found = 0, notes = 0;
+    syz_descriptor engine = syz_cudnn_create(g, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+    if (!engine) return true;
+    syz_cudnn_check(g, cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
+                                                &found, &engine));
+    syz_cudnn_check(g, cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
+                                                CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &notes, note));
+    for (int64_t n = 0; n < notes && n < CUDNN_NUMERICAL_NOTE_TYPE_COUNT; n++)
+        if (g->refused >> note[n] & 1) return true;
+    return g->status != CUDNN_STATUS_SUCCESS;
 }
 
 static syz_descriptor plan_of(syz_cudnn_graph *g, syz_descriptor config, cudnnHandle_t handle, syz_descriptor device) {
@@ -175,23 +189,23 @@ static syz_descriptor plan_of(syz_cudnn_graph *g, syz_descriptor config, cudnnHa
 }
 
 syz_descriptor syz_cudnn_plan(syz_cudnn_graph *g, int64_t *workspace, cudnnHandle_t handle, const char *device_json) {
-    enum { ROOM = 8 };
+    enum { ROOM = 16 };
     static const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
     syz_descriptor device = device_json ? device_properties(g, device_json) : NULL;
     syz_descriptor graph = syz_cudnn_create(g, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR), config[ROOM], plan = NULL;
     syz_cudnn_set(g, graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, g->nodes, g->node);
     if (handle) syz_cudnn_set(g, graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle);
-    graph = finalized(g, graph);
+    graph = syz_cudnn_finalize(g, graph);
     for (int m = 0; m < 2 && !plan; m++) {
         int64_t found = configurations(g, graph, device, modes[m], config, ROOM);
         for (int64_t n = 0; n < found && !plan; n++)
-            plan = plan_of(g, config[n], handle, device);
+            plan = refused(g, config[n]) ? NULL : plan_of(g, config[n], handle, device);
     }
     if (!plan) {
-        check(g, CUDNN_STATUS_NOT_SUPPORTED);
+        syz_cudnn_check(g, CUDNN_STATUS_NOT_SUPPORTED);
         return NULL;
     }
-    check(g, cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, NULL,
-                                      workspace));
+    syz_cudnn_check(g, cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1,
+                                                NULL, workspace));
     return g->status == CUDNN_STATUS_SUCCESS ? plan : NULL;
 }

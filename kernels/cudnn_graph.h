@@ -8,15 +8,20 @@
 #include <cudnn.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef cudnnBackendDescriptor_t syz_descriptor;
 
-enum { SYZ_CUDNN_DESCRIPTORS = 128, SYZ_CUDNN_NODES = 32 };
+enum { SYZ_CUDNN_DESCRIPTORS = 192, SYZ_CUDNN_NODES = 32 };
 
 typedef struct {
     syz_descriptor made[SYZ_CUDNN_DESCRIPTORS]; /* all of them, to be destroyed */
     syz_descriptor node[SYZ_CUDNN_NODES];
     int count, nodes;
-    int64_t next; /* unique id of the next inner tensor */
+    int64_t next;     /* unique id of the next inner tensor */
+    unsigned refused; /* engines with any of these notes are passed over: bits 1 << cudnnBackendNumericalNote_t */
     cudnnStatus_t status;
     char error[512];
 } syz_cudnn_graph;
@@ -26,6 +31,9 @@ typedef struct {
 } syz_cudnn_layout;
 
 void syz_cudnn_free(syz_cudnn_graph *g);
+
+/* Keeps the first failure and what cuDNN says of it. */
+void syz_cudnn_check(syz_cudnn_graph *g, cudnnStatus_t status);
 
 /* A tensor that the caller passes by its id when the plan runs; an f32 number, passed from the host; one that exists
  * inside the plan only. */
@@ -47,11 +55,16 @@ syz_descriptor syz_cudnn_create(syz_cudnn_graph *g, cudnnBackendDescriptorType_t
 void syz_cudnn_set(syz_cudnn_graph *g, syz_descriptor d, cudnnBackendAttributeName_t name,
                    cudnnBackendAttributeType_t type, int64_t count, const void *values);
 void syz_cudnn_link(syz_cudnn_graph *g, syz_descriptor d, cudnnBackendAttributeName_t name, syz_descriptor value);
+syz_descriptor syz_cudnn_finalize(syz_cudnn_graph *g, syz_descriptor d);
 void syz_cudnn_add_node(syz_cudnn_graph *g, syz_descriptor node);
 
-/* The first engine that the heuristics name and that can be made into a plan, with its workspace in bytes; NULL when
- * there is none. Either `handle` of a device, or `device`, a device's properties as JSON, with which plans are made
- * where there is none. The graph must outlive the plan. */
+/* The first engine that the heuristics name, that is not refused and that can be made into a plan, with its workspace
+ * in bytes; NULL when there is none. Either `handle` of a device, or `device`, a device's properties as JSON, with
+ * which plans are made where there is none. The graph must outlive the plan. */
 syz_descriptor syz_cudnn_plan(syz_cudnn_graph *g, int64_t *workspace, cudnnHandle_t handle, const char *device);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -72,7 +72,7 @@ static __global__ void head_norm_kernel(T *y, float *rstd, const T *x, const T *
         rotate(v, cosine + angle + i / 2, sine + angle + i / 2, 1.0f);
         write_pairs(to + i, v);
     }
-    if (group_rank<WARP>() == 0) rstd[row] = r;
+    if (rstd && group_rank<WARP>() == 0) rstd[row] = r;
 }
 
 /* With g = weight * dy rotated back, xhat = x * rstd: dx = rstd * (g - xhat * mean(g * xhat)). */
@@ -81,7 +81,7 @@ static __global__ void head_norm_gradient(T *dx, const T *dy, const T *x, const 
                                           const float *cosine, const float *sine, syz_head_rows s, int64_t rows) {
     int64_t row = group_row<WARP>(), at = row < rows ? row : 0, angle = at / s.heads % s.tokens * (s.dim / 2);
     const T *from = x + head_start(s, s.x_step, at), *slope = dy + head_start(s, s.y_step, at);
-    T *to = dx + head_start(s, s.y_step, at);
+    T *to = dx + head_start(s, s.x_step, at);
     float r = rstd[at], dot = 0, g[N], v[N], w[N];
     for (int64_t i = group_rank<WARP>() * N; i < s.dim; i += WARP * N) {
         read_pairs(g, slope + i);

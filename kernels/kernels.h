@@ -24,27 +24,41 @@ typedef struct {
 } syz_nest;
 
 /* y[m,n] = a[m,k] b[k,n], `batch` times. Each operand is packed memory with steps in elements (batch, row, column):
- * exchanged row and column steps are a transpose; batch step 0 shares one matrix among the batch. */
+ * exchanged row and column steps are a transpose; batch step 0 shares one matrix among the batch. Only b, where it need
+ * not be rounded, may be some columns of a wider matrix. */
 typedef struct {
     int64_t batch, m, n, k;
     int64_t a[3], b[3];
-    int64_t bf16;      /* round the operands to bf16, accumulate in f32 */
-    int64_t b_rounded; /* b is in bf16 already */
+    int64_t bf16;      /* round f32 operands to bf16, accumulate in f32; the CPU's alone, 0 in CUDA */
+    int64_t b_rounded; /* b is in bf16 already; the CPU's alone */
+    int64_t wide; /* y is f32 though the operands are bf16, as gradients of parameters are; nothing where REAL is f32 */
+    int64_t add;  /* y += the product; not with GELU */
 } syz_product;
 
-/* Attention over q [b,tq,h,d] and k, v [b,tk,h,d]. */
+/* Attention over q [b,tq,h,d] and k, v [b,tk,h,d]. Heads lie behind each other in a token's row; steps from sample to
+ * sample and from row to row, in elements, let all three be parts of one packed product. dq, dk and dv lie as q, k and
+ * v do; y and dy are contiguous. */
 typedef struct {
     int64_t b, h, tq, tk, d;
+    int64_t q[2], k[2], v[2];       /* steps: samples, tokens */
     int64_t mask_b, mask_h, mask_q; /* the mask's steps; along the keys it is contiguous */
     float scale;
     bool causal; /* query i sees keys 0..i */
 } syz_attention_shape;
+
+/* Heads of `dim` values behind each other, [batch,tokens,heads,dim] with steps in elements from batch to batch and from
+ * token to token, which leave room for what else is in the same rows. */
+typedef struct {
+    int64_t batch, tokens, heads, dim, x_step[2], y_step[2];
+} syz_head_rows;
 
 /* The numbers of AdamW's step t, each computed in double: decay = 1 - lr weight_decay, rest1 = 1 - beta1,
  * rest2 = 1 - beta2, step = lr / (1 - beta1^t), root = sqrt(1 - beta2^t). */
 typedef struct {
     float decay, rest1, beta2, rest2, step, root, eps;
 } syz_adamw_numbers;
+
+enum { SYZ_MOMENT_BLOCK = 256 }; /* values that share one scale, where moments are kept in 8 bits */
 
 typedef enum {
     SYZ_BINARY_ADD,
@@ -87,7 +101,10 @@ typedef struct {
     float *weight;
 } syz_taps;
 
-#define REAL float /* what the CPU stores */
+/* Elements of the type that a table of kernels is for: float, or bf16 on CUDA. */
+typedef struct syz_real syz_real;
+
+#define REAL syz_real
 
 typedef struct {
 #define KERNEL(name, params) int(*name) params;
@@ -95,7 +112,11 @@ typedef struct {
 #undef KERNEL
 } syz_backend;
 
+#undef REAL
+
 extern const syz_backend syz_cpu;
+
+#define REAL float /* what the CPU stores */
 
 #define KERNEL(name, params) int syz_cpu_##name params;
 #include "kernels/kernels.def"

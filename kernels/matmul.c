@@ -1,4 +1,5 @@
 /* Matrix products by oneDNN. Transposes are steps in the descriptors, never copies. */
+#include "core/alloc.h"
 #include "kernels/kernels.h"
 #include "kernels/onednn.h"
 #include "kernels/product.h"
@@ -69,12 +70,26 @@ static bool better_packed(const syz_product *p, const float *bias) {
     return SYZ_LANES < 16 && p->batch == 1 && !p->bf16 && !bias && p->a[1] == 1 && p->m > 1;
 }
 
-int syz_cpu_matmul(float *y, const float *a, const void *b, const float *bias, const syz_product *product) {
-    if (better_packed(product, bias)) return syz_packed_product(y, a, (const float *)b, product);
+/* Added when it is complete: as if it had been made elsewhere, to the last bit. */
+static int add_product(float *y, const float *a, const void *b, const float *bias, const syz_product *product) {
+    syz_product alone = *product;
+    int64_t n = product->batch * product->m * product->n;
+    size_t bytes = (size_t)n * sizeof *y;
+    alone.add = 0;
+    float *made = syz_block_alloc(bytes);
+    int status = made && syz_cpu_matmul(made, a, b, bias, &alone) == 0 ? syz_cpu_axpy(y, made, 1, n) : -1;
+    syz_block_free(made, bytes);
+    return status;
+}
+
+int syz_cpu_matmul(void *y, const float *a, const void *b, const float *bias, const syz_product *product) {
+    if (product->add) return add_product(y, a, b, bias, product);
+    if (better_packed(product, bias)) return syz_packed_product(y, a, b, product);
     matmul_key key;
     memset(&key, 0, sizeof key);
     strcpy(key.family, "matmul");
     key.product = *product;
+    key.product.wide = 0;
     key.bias = bias != NULL;
     syz_dnnl *op = syz_dnnl_find(&key, sizeof key, create);
     if (!op) return -1;
@@ -87,6 +102,20 @@ int syz_cpu_matmul(float *y, const float *a, const void *b, const float *bias, c
     return syz_dnnl_run(op, data);
 }
 
-int syz_cpu_has_bf16(void) {
-    return syz_dnnl_has_bf16();
+int syz_cpu_matmul_gelu(float *y, float *pre, const float *a, const void *b, const float *bias,
+                        const syz_product *product) {
+    float *to = pre ? pre : y;
+    if (syz_cpu_matmul(to, a, b, bias, product) != 0) return -1;
+    return syz_cpu_unary(y, to, product->batch * product->m * product->n, SYZ_UNARY_gelu_tanh);
+}
+
+int syz_cpu_matmul_bias_gradient(float *y, float *dbias, const float *a, const float *b, const syz_product *product) {
+    if (syz_cpu_matmul(y, a, b, NULL, product) != 0) return -1;
+    syz_nest rows = {.n = 2, .dim = {product->k, product->m}, .a = {0, 1}}, one = {.n = 1, .dim = {product->k}};
+    return syz_cpu_sum(dbias, a, product->m == 1 ? &one : &rows, 1, product->m);
+}
+
+int syz_cpu_has_bf16(bool *faster) {
+    *faster = syz_dnnl_has_bf16();
+    return 0;
 }

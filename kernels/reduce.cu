@@ -35,6 +35,13 @@ static int row_pieces(Y *y, const X *x, int64_t rows, int64_t n, int64_t pieces,
     return launch(row_sums_kernel<GROUP, 1, Y, X>, blocks, THREADS, stream, y, x, rows, n, pieces, length, scale);
 }
 
+/* A sum of everything has so many terms that f32 would show. */
+template <typename T>
+struct in_double {
+    const T *x;
+    __device__ double operator()(int64_t i) const { return load(x[i]); }
+};
+
 /* Few long rows are cut into pieces, so that all multiprocessors get work. */
 template <typename T>
 static int sum_rows(T *y, const T *x, int64_t rows, int64_t n, float scale, cudaStream_t stream) {
@@ -143,7 +150,7 @@ static __global__ void argmax_kernel(int64_t *y, const T *x, int64_t rows, int64
 
 template <typename REAL>
 int syz_cuda::sum(REAL *y, const REAL *x, const syz_nest *nest, float scale, int64_t, cudaStream_t stream) {
-    if (nest->n == 1 && nest->a[0] == 0) return sum_rows(y, x, 1, nest->dim[0], scale, stream);
+    if (nest->n == 1 && nest->a[0] == 0) return total(y, nest->dim[0], in_double<REAL>{x}, 1 / (double)scale, stream);
     if (nest->n == 2 && nest->a[0] != 0 && nest->a[1] == 0)
         return sum_rows(y, x, nest->dim[0], nest->dim[1], scale, stream);
     if (nest->n == 2 && nest->a[0] == 0 && nest->a[1] == 1)

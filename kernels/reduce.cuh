@@ -152,6 +152,14 @@ static int span_sums(float *a, float *b, const syz_norm_shape &s, F f, bool wide
 
 /* ---- over everything, in double ---- */
 
+template <typename V>
+static __device__ inline V rounded(double x) {
+    if constexpr (sizeof(V) == sizeof(double))
+        return x;
+    else
+        return store<V>((float)x);
+}
+
 /* Threads sum f32 values of f(i) for every (blocks * THREADS)-th i, or double ones where f gives these. */
 template <typename V, typename F>
 static __global__ void total_kernel(V *part, int64_t n, F f, double count) {
@@ -159,7 +167,7 @@ static __global__ void total_kernel(V *part, int64_t n, F f, double count) {
     for (int64_t i = thread_index(); i < n; i += (int64_t)gridDim.x * THREADS)
         sum += f(i);
     double total = group_sum<THREADS>((double)sum);
-    if (threadIdx.x == 0) part[blockIdx.x] = (V)(total / count);
+    if (threadIdx.x == 0) part[blockIdx.x] = rounded<V>(total / count);
 }
 
 struct partial_sums {

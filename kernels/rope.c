@@ -1,5 +1,7 @@
 #include "kernels/kernels.h"
+
 #include "kernels/parallel.h"
+#include <math.h>
 
 int syz_cpu_rope(float *y, const float *x, const float *cosine, const float *sine, const int64_t shape[4],
                  float direction) {
@@ -15,6 +17,19 @@ int syz_cpu_rope(float *y, const float *x, const float *cosine, const float *sin
                 to[2 * i] = even * c[i] - odd * turn;
                 to[2 * i + 1] = odd * c[i] + even * turn;
             }
+        }
+    }
+    return 0;
+}
+
+int syz_cpu_timestep_embedding(float *y, const float *t, int64_t n, int64_t dim) {
+    int64_t half = dim / 2;
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t k = 0; k < half; k++) {
+            float exponent = (float)-log(10000.0) * (float)k / (float)half;
+            float angle = t[i] * expf(exponent);
+            y[i * dim + k] = (float)cos(angle);
+            y[i * dim + half + k] = (float)sin(angle);
         }
     }
     return 0;

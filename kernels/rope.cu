@@ -32,6 +32,18 @@ static __global__ void rope_kernel(T *y, const T *x, const float *cosine, const 
     }
 }
 
+/* One thread for a frequency of one value. */
+template <typename T>
+static __global__ void timestep_kernel(T *y, const T *t, int64_t n, int64_t half) {
+    int64_t i = thread_index();
+    if (i >= n * half) return;
+    int64_t row = i / half, k = i % half;
+    float exponent = (float)-9.210340371976184 * (float)k / (float)half; /* log(10000) */
+    float angle = load(t[row]) * (float)exp((double)exponent);
+    y[row * half * 2 + k] = store<T>((float)cos((double)angle));
+    y[row * half * 2 + half + k] = store<T>((float)sin((double)angle));
+}
+
 } // namespace
 
 template <typename REAL>
@@ -46,4 +58,10 @@ int syz_cuda::rope(REAL *y, const REAL *x, const float *cosine, const float *sin
                   n, direction);
 }
 
+template <typename REAL>
+int syz_cuda::timestep_embedding(REAL *y, const REAL *t, int64_t n, int64_t dim, cudaStream_t stream) {
+    return launch(timestep_kernel<REAL>, cuts(n * (dim / 2), THREADS), THREADS, stream, y, t, n, dim / 2);
+}
+
 SYZ_BOTH(rope)
+SYZ_BOTH(timestep_embedding)

@@ -148,6 +148,12 @@ int syz_cpu_copy(void *y, const void *x, const syz_nest *nest, size_t size) {
     return 0;
 }
 
+int syz_cpu_fill(void *y, uint64_t element, size_t size, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        memcpy((char *)y + (size_t)i * size, &element, size == 8 ? 8 : size == 4 ? 4 : size == 2 ? 2 : 1);
+    return 0;
+}
+
 int syz_cpu_gather(void *y, const void *x, const int64_t *ids, int64_t outer, int64_t n, int64_t count, size_t bytes) {
 #pragma omp parallel for schedule(static) if (outer * count * (int64_t)bytes > 4 * SYZ_PARALLEL_MIN)
     for (int64_t k = 0; k < outer * count; k++)

@@ -1,5 +1,7 @@
 #include "kernels/nest.cuh"
 
+#include <cstring>
+
 namespace {
 
 using namespace syz_cuda;
@@ -49,6 +51,14 @@ static int64_t copy_granularity(const void *y, const void *x, const syz_nest &ne
     return bits;
 }
 
+/* ---- fill ---- */
+
+template <typename U>
+static __global__ void fill_kernel(U *y, U element, int64_t n) {
+    int64_t i = thread_index();
+    if (i < n) y[i] = element;
+}
+
 /* ---- gather ---- */
 
 template <typename U>
@@ -91,6 +101,16 @@ int syz_cuda::copy(void *y, const void *x, const syz_nest *nest, size_t size, cu
 }
 
 template <typename REAL>
+int syz_cuda::fill(void *y, uint64_t element, size_t size, int64_t n, cudaStream_t stream) {
+    return with_unit((int64_t)size, [&](auto *unit) {
+        using U = std::remove_pointer_t<decltype(unit)>;
+        U first;
+        memcpy(&first, &element, sizeof first <= sizeof element ? sizeof first : sizeof element);
+        return launch(fill_kernel<U>, cuts(n, THREADS), THREADS, stream, (U *)y, first, n);
+    });
+}
+
+template <typename REAL>
 int syz_cuda::gather(void *y, const void *x, const int64_t *ids, int64_t outer, int64_t n, int64_t count, size_t bytes,
                      cudaStream_t stream) {
     return with_unit((int64_t)(uintptr_t)y | (int64_t)(uintptr_t)x | (int64_t)bytes, [&](auto *unit) {
@@ -110,5 +130,6 @@ int syz_cuda::scatter_add(float *dx, const REAL *dy, const int64_t *ids, int64_t
 }
 
 SYZ_F32(copy)
+SYZ_F32(fill)
 SYZ_F32(gather)
 SYZ_BOTH(scatter_add)

@@ -2,8 +2,9 @@
 #include "kernels/parallel.h"
 #include "kernels/simd_math.h"
 
+/* y may be x. */
 #define UNARY(name, value, slope)                                                                                      \
-    static void name##_forward(float *restrict y, const float *restrict in, int64_t n) {                               \
+    static void name##_forward(float *y, const float *in, int64_t n) {                                                 \
         _Pragma("omp parallel for simd schedule(static) if (n > SYZ_PARALLEL_MIN)") for (int64_t i = 0; i < n; i++) {  \
             float x = in[i];                                                                                           \
             y[i] = (value);                                                                                            \

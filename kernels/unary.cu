@@ -24,7 +24,7 @@ int syz_cuda::unary(REAL *y, const REAL *x, int64_t n, syz_unary op, cudaStream_
 #include "kernels/unary.def"
 #undef UNARY
     }
-    return -1;
+    return failed("there is no unary kernel %d", (int)op);
 }
 
 template <typename REAL>
@@ -36,7 +36,7 @@ int syz_cuda::unary_backward(REAL *dx, const REAL *dy, const REAL *x, int64_t n,
 #include "kernels/unary.def"
 #undef UNARY
     }
-    return -1;
+    return failed("there is no unary kernel %d", (int)op);
 }
 
 SYZ_BOTH(unary)

@@ -51,13 +51,34 @@ syz_status syz_set_grad(syz_tensor *t, syz_tensor *grad) {
     return SYZ_OK;
 }
 
+static bool adds_in_place(const syz_tensor *t) {
+    return t->dtype == SYZ_F32 || (t->dtype == SYZ_BF16 && t->device);
+}
+
+syz_dtype syz_gradient_dtype(const syz_tensor *t) {
+    bool half = t->dtype == SYZ_BF16 || t->dtype == SYZ_F16;
+    return half && !t->node ? SYZ_F32 : t->dtype;
+}
+
+/* A gradient that can be added to in place: nobody else sees it. */
+static bool is_ours(const syz_tensor *grad) {
+    return grad->refs == 1 && grad->storage->refs == 1 && adds_in_place(grad);
+}
+
+syz_tensor *syz_gradient_sum(const syz_call *call, int k, syz_dtype dtype) {
+    syz_tensor *sum = call->sum[k];
+    return sum && sum->dtype == dtype && sum->device == call->device ? sum : NULL;
+}
+
 /* *slot += grad, taking `grad` itself when the slot is empty and adding in place when nobody else sees the slot. */
 static syz_status accumulate(syz_tensor **slot, syz_tensor *grad) {
     syz_tensor *old = *slot;
+    if (old == grad) return SYZ_OK; /* added already */
     if (!old) {
         *slot = syz_retain(grad);
-    } else if (old->refs == 1 && old->storage->refs == 1 && old->dtype == SYZ_F32 && grad->dtype == SYZ_F32) {
-        if (syz_cpu.axpy(syz_f32(old), syz_f32(grad), 1.0f, syz_numel(old)) != 0)
+    } else if (old->dtype == grad->dtype && is_ours(old)) {
+        SYZ_TRY(syz_device_select(old->device));
+        if (syz_device_kernels(old->device, old->dtype)->axpy(syz_reals(old), syz_reals(grad), 1.0f, syz_numel(old)))
             return syz_fail(SYZ_EINTERNAL, "adding a gradient of %s failed in its kernel", syz_dims(grad));
     } else {
         syz_tensor *sum = syz_add(old, grad);
@@ -140,14 +161,36 @@ static void consume(syz_node *node) {
     node->freed = true;
 }
 
+/* Gradients have the type of what they belong to; only those of leaves are f32 where that is half precision, since they
+ * add up over many steps. */
+static syz_tensor *as_stored(const syz_tensor *in, syz_tensor *grad) {
+    syz_dtype dtype = syz_gradient_dtype(in);
+    return grad->dtype == dtype ? grad : syz_cast(grad, dtype);
+}
+
+static syz_tensor **slot_of(syz_tensor *in) {
+    return in->node ? &in->node->grad : &in->grad;
+}
+
+static void offer_sums(syz_call *call) {
+    for (int k = 0; k < call->nin; k++) {
+        syz_tensor *sum = call->needs[k] && call->in[k] ? *slot_of(call->in[k]) : NULL;
+        call->sum[k] = sum && is_ours(sum) ? sum : NULL;
+    }
+}
+
 static syz_status step_back(syz_node *node) {
     syz_call *call = &node->call;
     if (!node->grad) return SYZ_OK; /* no gradient reached it */
     if (node->freed) return syz_fail(SYZ_EINVAL, "backward: this graph was already used by an earlier backward pass");
     syz_tensor *gin[SYZ_MAX_INPUTS] = {0};
     SYZ_TRY(syz_check_cancel());
+    offer_sums(call);
     int meter = syz_meter_swap(node->meter);
-    syz_status status = syz_ops[call->op].backward(call, node->grad, gin);
+    int device = syz_device_swap(call->device);
+    syz_status status = syz_device_select(call->device);
+    if (status == SYZ_OK) status = syz_ops[call->op].backward(call, node->grad, gin);
+    syz_device_swap(device);
     syz_meter_swap(meter);
     SYZ_TRY(status);
     if (syz_failed()) return syz_error_status();
@@ -157,7 +200,9 @@ static syz_status step_back(syz_node *node) {
         if (!syz_shape_equal(in->shape, gin[k]->shape))
             return syz_fail(SYZ_EINTERNAL, "backward of %s: gradient %d has shape %s, not %s", syz_call_name(call), k,
                             syz_dims(gin[k]), syz_dims(in));
-        SYZ_TRY(accumulate(in->node ? &in->node->grad : &in->grad, gin[k]));
+        syz_tensor *grad = as_stored(in, gin[k]);
+        SYZ_TRY(grad ? accumulate(slot_of(in), grad) : syz_error_status());
+        if (!in->node) syz_retag(in->grad, SYZ_MEMORY_GRADIENTS);
     }
     return SYZ_OK;
 }
@@ -165,7 +210,9 @@ static syz_status step_back(syz_node *node) {
 static syz_status seed_gradient(syz_tensor *loss, syz_tensor *seed) {
     if (!seed && syz_numel(loss) != 1)
         return syz_fail(SYZ_ESHAPE, "backward needs a loss with one element, not %s: take its :mean()", syz_dims(loss));
+    int device = syz_device_swap(loss->device);
     if (!seed) seed = syz_full(loss->dtype, loss->shape, 1.0);
+    syz_device_swap(device);
     if (!seed) return syz_error_status();
     if (!syz_shape_equal(seed->shape, loss->shape))
         return syz_fail(SYZ_ESHAPE, "backward: the seed has shape %s, the output %s", syz_dims(seed), syz_dims(loss));

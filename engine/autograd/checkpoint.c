@@ -6,8 +6,10 @@ syz_tensor *syz_checkpoint(syz_segment segment, void *context, int64_t index, sy
     if (syz_failed()) return NULL;
     if (nin > SYZ_MAX_INPUTS) return syz_fail_null(SYZ_EINVAL, "a segment takes at most %d tensors", SYZ_MAX_INPUTS);
     syz_call call = {.op = SYZ_OP_checkpointed, .nin = nin, .segment = segment, .context = context, .i = {index}};
-    for (int k = 0; k < nin; k++)
+    for (int k = 0; k < nin; k++) {
         call.in[k] = in[k];
+        if (in[k] && !call.device) call.device = in[k]->device;
+    }
     return syz_run(&call);
 }
 

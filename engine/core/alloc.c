@@ -1,4 +1,5 @@
 #include "core/alloc.h"
+#include "core/device.h"
 #include "core/error.h"
 
 #include <stdarg.h>
@@ -22,7 +23,7 @@ int64_t syz_fault_count(void) {
     return fault.made;
 }
 
-static bool fault_hits(void) {
+bool syz_fault_hits(void) {
     fault.made++;
     if (!fault.armed) return false;
     if (fault.countdown > 0) {
@@ -34,7 +35,7 @@ static bool fault_hits(void) {
 }
 
 void *syz_alloc(size_t count, size_t size) {
-    void *memory = fault_hits() ? NULL : calloc(count ? count : 1, size ? size : 1);
+    void *memory = syz_fault_hits() ? NULL : calloc(count ? count : 1, size ? size : 1);
     if (!memory) return syz_fail_null(SYZ_ENOMEM, "out of memory: %zu bytes of host memory", count * size);
     return memory;
 }
@@ -91,6 +92,7 @@ void syz_memory_trim(void) {
         }
     }
     pool.stats.cached = 0;
+    syz_device_trim();
 }
 
 static void count_live(size_t bytes) {
@@ -102,7 +104,7 @@ void *syz_block_alloc(size_t bytes) {
     if (bytes > (size_t)1 << 46) return syz_fail_null(SYZ_ENOMEM, "out of memory: %zu bytes for one tensor", bytes);
     int class = size_class(&bytes);
     bool over_limit = pool.limit && pool.stats.live + bytes > pool.limit;
-    if (fault_hits() || over_limit) {
+    if (syz_fault_hits() || over_limit) {
         return syz_fail_null(SYZ_ENOMEM, "out of memory: %zu bytes asked, %zu in use%s", bytes, pool.stats.live,
                              over_limit ? ", and the tensor memory limit is reached" : "");
     }

@@ -17,5 +17,7 @@ void syz_block_free(void *block, size_t bytes);
  * ones too. n < 0 switches it off. syz_fault_count() tells how many allocations were made since. */
 void syz_fault_set(int64_t n, bool persistent);
 int64_t syz_fault_count(void);
+/* Counts one allocation; true when it must fail. */
+bool syz_fault_hits(void);
 
 #endif

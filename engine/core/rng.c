@@ -22,7 +22,7 @@ static void normal_pair(float *out, uint32_t a, uint32_t b) {
 }
 
 syz_tensor *syz_randn(syz_rng *rng, syz_shape shape) {
-    syz_tensor *t = syz_empty(SYZ_F32, shape);
+    syz_tensor *t = syz_host_zeros(SYZ_F32, shape);
     if (!t) return NULL;
     int64_t n = syz_numel(t);
     for (int64_t i = 0; i < n; i += 4) {
@@ -34,11 +34,11 @@ syz_tensor *syz_randn(syz_rng *rng, syz_shape shape) {
             syz_f32(t)[i + k] = four[k];
     }
     advance(rng, n);
-    return t;
+    return syz_copy_to(t, syz_device_current());
 }
 
 syz_tensor *syz_rand(syz_rng *rng, syz_shape shape) {
-    syz_tensor *t = syz_empty(SYZ_F32, shape);
+    syz_tensor *t = syz_host_zeros(SYZ_F32, shape);
     if (!t) return NULL;
     int64_t n = syz_numel(t);
     for (int64_t i = 0; i < n; i += 4) {
@@ -47,14 +47,14 @@ syz_tensor *syz_rand(syz_rng *rng, syz_shape shape) {
             syz_f32(t)[i + k] = unit(r.word[k]);
     }
     advance(rng, n);
-    return t;
+    return syz_copy_to(t, syz_device_current());
 }
 
 syz_tensor *syz_randint(syz_rng *rng, int64_t low, int64_t high, syz_shape shape) {
     if (high <= low || high - low > (int64_t)1 << 32)
         return syz_fail_null(SYZ_EINVAL, "randint: the range %lld..%lld is empty or too wide", (long long)low,
                              (long long)high);
-    syz_tensor *t = syz_empty(SYZ_I64, shape);
+    syz_tensor *t = syz_host_zeros(SYZ_I64, shape);
     if (!t) return NULL;
     int64_t n = syz_numel(t);
     for (int64_t i = 0; i < n; i++) {

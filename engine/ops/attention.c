@@ -27,7 +27,7 @@ static syz_status mask_steps(const syz_call *c, syz_attention_shape *p) {
 /* Checks q [B,Tq,H,D], k and v [B,Tk,H,D], mask. */
 static syz_status problem(const syz_call *c, syz_attention_shape *p) {
     for (int n = 0; n < 3; n++) {
-        SYZ_TRY(syz_need_dtype(c, n, SYZ_F32));
+        SYZ_TRY(syz_need_real(c, n));
         SYZ_TRY(syz_need_rank(c, n, 4));
     }
     SYZ_TRY(syz_need_same_shape(c, 1, 2));
@@ -37,6 +37,10 @@ static syz_status problem(const syz_call *c, syz_attention_shape *p) {
                         syz_dims(c->in[0]), syz_dims(c->in[1]));
     if (syz_numel(c->in[1]) == 0) return syz_fail(SYZ_ESHAPE, "attention: there are no keys in %s", syz_dims(c->in[1]));
     *p = (syz_attention_shape){.b = q[0], .tq = q[1], .tk = k[1], .h = q[2], .d = q[3], .causal = c->i[0]};
+    for (int n = 0; n < 2; n++) {
+        p->q[n] = n ? p->h * p->d : p->tq * p->h * p->d;
+        p->k[n] = p->v[n] = n ? p->h * p->d : p->tk * p->h * p->d;
+    }
     p->scale = c->f[0] != 0 ? (float)c->f[0] : 1.0f / sqrtf((float)p->d);
     return mask_steps(c, p);
 }
@@ -57,9 +61,9 @@ syz_status syz_forward_attention(syz_call *c) {
     c->saved[1] = lse;
     const float *mask = c->in[3] ? syz_f32(c->in[3]) : NULL;
     count(&p, 2);
-    if (syz_numel(c->out) > 0 && c->kernels->attention(syz_f32(c->out), syz_f32(lse), syz_f32(c->in[0]),
-                                                       syz_f32(c->in[1]), syz_f32(c->in[2]), mask, &p) != 0)
-        return syz_fail(SYZ_ENOMEM, "attention: no memory for blocks of %s", syz_dims(c->in[0]));
+    if (syz_numel(c->out) > 0 && c->kernels->attention(syz_reals(c->out), syz_f32(lse), syz_reals(c->in[0]),
+                                                       syz_reals(c->in[1]), syz_reals(c->in[2]), mask, &p) != 0)
+        return syz_attention_failed(c, "blocks", c->in[0]);
     return SYZ_OK;
 }
 
@@ -67,20 +71,20 @@ syz_status syz_forward_attention(syz_call *c) {
  * dk = scale dS^T q */
 syz_status syz_backward_attention(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
     syz_attention_shape p;
-    float *grad[3] = {0};
+    syz_real *grad[3] = {0};
     SYZ_TRY(problem(c, &p));
     for (int n = 0; n < 3; n++) {
         if (!c->needs[n]) continue;
         gin[n] = syz_numel(gout) > 0 ? syz_empty_like(c->in[n]) : syz_zeros_like(c->in[n]);
         if (!gin[n]) return syz_error_status();
-        grad[n] = syz_f32(gin[n]);
+        grad[n] = syz_reals(gin[n]);
     }
     if (syz_numel(gout) == 0) return SYZ_OK;
     count(&p, 5);
     const float *mask = c->in[3] ? syz_f32(c->in[3]) : NULL;
-    if (c->kernels->attention_backward(grad[0], grad[1], grad[2], syz_f32(c->in[0]), syz_f32(c->in[1]),
-                                       syz_f32(c->in[2]), mask, syz_f32(c->saved[0]), syz_f32(c->saved[1]),
-                                       syz_f32(gout), &p) != 0)
-        return syz_fail(SYZ_ENOMEM, "attention: no memory for the gradient of %s", syz_dims(c->in[0]));
+    if (c->kernels->attention_backward(grad[0], grad[1], grad[2], syz_reals(c->in[0]), syz_reals(c->in[1]),
+                                       syz_reals(c->in[2]), mask, syz_reals(c->saved[0]), syz_f32(c->saved[1]),
+                                       syz_reals(gout), &p) != 0)
+        return syz_attention_failed(c, "the gradient", c->in[0]);
     return SYZ_OK;
 }

@@ -70,11 +70,12 @@ void syz_reduction_nest(syz_nest *nest, syz_shape from, syz_shape to) {
 
 syz_tensor *syz_sum_to(const syz_call *c, syz_tensor *t, syz_shape shape) {
     if (!t || syz_shape_equal(t->shape, shape)) return t;
-    syz_tensor *sum = syz_zeros(SYZ_F32, shape);
+    syz_tensor *sum = syz_zeros(t->dtype, shape);
     if (!sum) return NULL;
     syz_nest nest;
     syz_reduction_nest(&nest, t->shape, shape);
-    if (syz_numel(t) > 0 && c->kernels->sum(syz_f32(sum), syz_f32(t), &nest, 1.0f, syz_numel(sum)) != 0)
-        return syz_fail_null(SYZ_EINTERNAL, "the sum of %s to %s failed in its kernel", syz_dims(t), syz_dims(sum));
-    return sum;
+    if (syz_numel(t) == 0 || c->kernels->sum(syz_reals(sum), syz_reals(t), &nest, 1.0f, syz_numel(sum)) == 0)
+        return sum;
+    (void)syz_kernel_failed(c->device, "the sum of %s to %s", syz_dims(t), syz_dims(sum));
+    return NULL;
 }

@@ -5,7 +5,7 @@
 #include "kernels/kernels.h"
 #include "syzygy.h"
 
-enum { SYZ_MAX_INPUTS = 8, SYZ_MAX_SAVED = 4 };
+enum { SYZ_MAX_INPUTS = 12, SYZ_MAX_SAVED = 4 };
 
 typedef struct {
     int op;
@@ -19,12 +19,17 @@ typedef struct {
     syz_tensor *saved[SYZ_MAX_SAVED]; /* set by forward for backward; may be `out` itself */
     syz_segment segment;              /* checkpoint only */
     void *context;
-    const syz_backend *kernels; /* set when the operation runs: of the backend that holds the inputs */
+    syz_tensor *sum[SYZ_MAX_INPUTS]; /* in backward: see syz_gradient_sum() */
+    /* Set when the operation runs: */
+    int device;                 /* where the inputs lie and the outputs will */
+    syz_dtype real;             /* what the kernels call REAL: SYZ_F32, or SYZ_BF16 on a GPU */
+    const syz_backend *kernels; /* of that device for that type */
 } syz_call;
 
 /* forward sets call->out (a new tensor) and call->saved; what else it makes is freed when it returns.
  * backward sets gin[k], of the shape of in[k], for every k with call->needs[k]; gin[k] may be `gout` itself or a view
- * of it. Inputs outside the operation's `keeps` mask have a shape but no values there. */
+ * of it, or what syz_gradient_sum() gave, added to. Inputs outside the operation's `keeps` mask have a shape but no
+ * values there. */
 typedef syz_status (*syz_forward_fn)(syz_call *call);
 typedef syz_status (*syz_backward_fn)(syz_call *call, syz_tensor *gout, syz_tensor *gin[]);
 
@@ -33,6 +38,8 @@ enum {
     SYZ_OP_NO_GRAD = 2,   /* not differentiable: its result never requires a gradient */
     SYZ_OP_HALF_0 = 4,    /* forward and backward take input 0 (1) in bf16 or f16 while it needs no gradient: large */
     SYZ_OP_HALF_1 = 8,    /* frozen weights stay as their file has them, and no graph holds an f32 copy */
+    SYZ_OP_WEIGHTS = 16,  /* inputs after the first are its weights: on a GPU they take the first one's type */
+    SYZ_OP_F32_SHIFT = 8, /* flags >> 8, unless 0: inputs from that number on are f32 whatever the others are */
 };
 
 typedef struct {
@@ -44,6 +51,10 @@ typedef struct {
 } syz_op;
 
 extern const syz_op syz_ops[];
+
+/* The gradient that input k has already from others, for a backward that can add its own in place and then returns the
+ * sum as gin[k]; NULL where there is none, where others see it, or where it is not `dtype`. */
+syz_tensor *syz_gradient_sum(const syz_call *call, int k, syz_dtype dtype);
 
 /* Runs forward and records it: what every syz_<name>() ends in. NULL on failure. */
 syz_tensor *syz_run(syz_call *call);

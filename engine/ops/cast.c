@@ -9,7 +9,9 @@ syz_status syz_forward_cast(syz_call *c) {
     return syz_ran(c, c->kernels->cast(syz_data(c->out), (int)c->out->dtype, syz_data(x), (int)x->dtype, syz_numel(x)));
 }
 
+/* A leaf of half precision collects its gradient in f32: it is a parameter, and small gradients add up. */
 syz_status syz_backward_cast(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
-    if (syz_is_float(c->in[0]->dtype)) gin[0] = syz_cast(gout, c->in[0]->dtype);
+    const syz_tensor *x = c->in[0];
+    if (syz_is_float(x->dtype)) gin[0] = syz_cast(gout, syz_gradient_dtype(x));
     return SYZ_OK;
 }

@@ -8,15 +8,15 @@
 
 static syz_status check_shapes(const syz_call *c) {
     syz_tensor *x = c->in[0], *weight = c->in[1], *bias = c->in[2];
-    SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
-    SYZ_TRY(syz_need_dtype(c, 1, SYZ_F32));
+    SYZ_TRY(syz_need_real(c, 0));
+    SYZ_TRY(syz_need_real(c, 1));
     SYZ_TRY(syz_need_rank(c, 0, 4));
     SYZ_TRY(syz_need_rank(c, 1, 4));
     if (x->shape.dim[3] != weight->shape.dim[1])
         return syz_fail(SYZ_ESHAPE, "conv2d: images %s have %lld channels, weight %s takes %lld", syz_dims(x),
                         (long long)x->shape.dim[3], syz_dims(weight), (long long)weight->shape.dim[1]);
     if (!bias) return SYZ_OK;
-    SYZ_TRY(syz_need_dtype(c, 2, SYZ_F32));
+    SYZ_TRY(syz_need_real(c, 2));
     if (bias->shape.n == 1 && bias->shape.dim[0] == weight->shape.dim[0]) return SYZ_OK;
     return syz_fail(SYZ_ESHAPE, "conv2d: bias %s does not fit weight %s", syz_dims(bias), syz_dims(weight));
 }
@@ -54,16 +54,16 @@ static void count(const syz_conv *v) {
 }
 
 static syz_status failed(const syz_call *c) {
-    return syz_fail(SYZ_EINTERNAL, "conv2d of %s by %s failed in oneDNN", syz_dims(c->in[0]), syz_dims(c->in[1]));
+    return syz_kernel_failed(c->device, "conv2d of %s by %s", syz_dims(c->in[0]), syz_dims(c->in[1]));
 }
 
 syz_status syz_forward_conv2d(syz_call *c) {
     syz_conv v;
     SYZ_TRY(convolution(c, &v));
-    if (!(c->out = syz_empty(SYZ_F32, SYZ_SHAPE(v.n, v.out_h, v.out_w, v.o)))) return syz_error_status();
+    if (!(c->out = syz_empty(c->real, SYZ_SHAPE(v.n, v.out_h, v.out_w, v.o)))) return syz_error_status();
     count(&v);
-    int result = c->kernels->conv2d(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]),
-                                    c->in[2] ? syz_f32(c->in[2]) : NULL, &v);
+    int result = c->kernels->conv2d(syz_reals(c->out), syz_reals(c->in[0]), syz_reals(c->in[1]),
+                                    c->in[2] ? syz_reals(c->in[2]) : NULL, &v);
     return result == 0 ? SYZ_OK : failed(c);
 }
 
@@ -73,15 +73,15 @@ syz_status syz_backward_conv2d(syz_call *c, syz_tensor *gout, syz_tensor *gin[])
     if (c->needs[0]) {
         if (!(gin[0] = syz_empty_like(c->in[0]))) return syz_error_status();
         count(&v);
-        if (c->kernels->conv2d_input_gradient(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->in[1]), &v) != 0)
+        if (c->kernels->conv2d_input_gradient(syz_reals(gin[0]), syz_reals(gout), syz_reals(c->in[1]), &v) != 0)
             return failed(c);
     }
     if (c->needs[1]) {
-        if (!(gin[1] = syz_empty_like(c->in[1]))) return syz_error_status();
-        if (c->needs[2] && !(gin[2] = syz_empty_like(c->in[2]))) return syz_error_status();
+        if (!(gin[1] = syz_empty(SYZ_F32, c->in[1]->shape))) return syz_error_status();
+        if (c->needs[2] && !(gin[2] = syz_empty(SYZ_F32, c->in[2]->shape))) return syz_error_status();
         count(&v);
-        if (c->kernels->conv2d_weight_gradient(syz_f32(gin[1]), gin[2] ? syz_f32(gin[2]) : NULL, syz_f32(gout),
-                                               syz_f32(c->in[0]), &v) != 0)
+        if (c->kernels->conv2d_weight_gradient(syz_f32(gin[1]), gin[2] ? syz_f32(gin[2]) : NULL, syz_reals(gout),
+                                               syz_reals(c->in[0]), &v) != 0)
             return failed(c);
     } else if (c->needs[2]) {
         gin[2] = syz_sum_to(c, gout, c->in[2]->shape);
@@ -114,7 +114,7 @@ syz_status syz_backward_upsample_nearest(syz_call *c, syz_tensor *gout, syz_tens
     syz_tensor *dx = syz_empty(SYZ_F32, c->in[0]->shape);
     if (!g || !dx) return syz_error_status();
     const int64_t *x = dx->shape.dim;
-    SYZ_TRY(syz_ran(c, c->kernels->upsample_gradient(syz_f32(dx), syz_f32(g), x[0] * x[1], x[2], x[3], c->i[0])));
+    SYZ_TRY(syz_ran(c, c->kernels->upsample_gradient(syz_reals(dx), syz_reals(g), x[0] * x[1], x[2], x[3], c->i[0])));
     gin[0] = gout->dtype == SYZ_F32 ? dx : syz_cast(dx, gout->dtype);
     return SYZ_OK;
 }

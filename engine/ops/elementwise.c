@@ -1,4 +1,4 @@
-/* Broadcasting arithmetic on f32. Shapes align at their last dimensions; sizes are equal or 1, as in NumPy. */
+/* Broadcasting arithmetic. Shapes align at their last dimensions; sizes are equal or 1, as in NumPy. */
 #include "kernels/kernels.h"
 #include "ops/broadcast.h"
 #include "ops/ops.h"
@@ -6,12 +6,12 @@
 static syz_status binary(syz_call *c, syz_binary op) {
     syz_nest nest;
     syz_shape shape;
-    SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
-    SYZ_TRY(syz_need_dtype(c, 1, SYZ_F32));
+    SYZ_TRY(syz_need_real(c, 0));
+    SYZ_TRY(syz_need_real(c, 1));
     SYZ_TRY(syz_broadcast(&nest, &shape, c->in[0], c->in[1], syz_call_name(c)));
-    if (!(c->out = syz_empty(SYZ_F32, shape))) return syz_error_status();
+    if (!(c->out = syz_empty(c->real, shape))) return syz_error_status();
     if (syz_numel(c->out) == 0) return SYZ_OK;
-    return syz_ran(c, c->kernels->binary(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), &nest, op));
+    return syz_ran(c, c->kernels->binary(syz_reals(c->out), syz_reals(c->in[0]), syz_reals(c->in[1]), &nest, op));
 }
 
 syz_status syz_forward_add(syz_call *c) {
@@ -85,10 +85,10 @@ syz_status syz_backward_minimum(syz_call *c, syz_tensor *gout, syz_tensor *gin[]
 }
 
 syz_status syz_forward_affine(syz_call *c) {
-    SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
+    SYZ_TRY(syz_need_real(c, 0));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    return syz_ran(
-        c, c->kernels->affine(syz_f32(c->out), syz_f32(c->in[0]), (float)c->f[0], (float)c->f[1], syz_numel(c->out)));
+    return syz_ran(c, c->kernels->affine(syz_reals(c->out), syz_reals(c->in[0]), (float)c->f[0], (float)c->f[1],
+                                         syz_numel(c->out)));
 }
 
 syz_status syz_backward_affine(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
@@ -97,9 +97,9 @@ syz_status syz_backward_affine(syz_call *c, syz_tensor *gout, syz_tensor *gin[])
 }
 
 syz_status syz_forward_pow(syz_call *c) {
-    SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
+    SYZ_TRY(syz_need_real(c, 0));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    return syz_ran(c, c->kernels->pow(syz_f32(c->out), syz_f32(c->in[0]), (float)c->f[0], syz_numel(c->out)));
+    return syz_ran(c, c->kernels->pow(syz_reals(c->out), syz_reals(c->in[0]), (float)c->f[0], syz_numel(c->out)));
 }
 
 syz_status syz_backward_pow(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
@@ -108,15 +108,15 @@ syz_status syz_backward_pow(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
 }
 
 syz_status syz_forward_clamp(syz_call *c) {
-    SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
+    SYZ_TRY(syz_need_real(c, 0));
     if (c->f[0] > c->f[1]) return syz_fail(SYZ_EINVAL, "clamp: low %g is above high %g", c->f[0], c->f[1]);
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    return syz_ran(
-        c, c->kernels->clamp(syz_f32(c->out), syz_f32(c->in[0]), (float)c->f[0], (float)c->f[1], syz_numel(c->out)));
+    return syz_ran(c, c->kernels->clamp(syz_reals(c->out), syz_reals(c->in[0]), (float)c->f[0], (float)c->f[1],
+                                        syz_numel(c->out)));
 }
 
 syz_status syz_backward_clamp(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
     if (!(gin[0] = syz_empty_like(gout))) return syz_error_status();
-    return syz_ran(c, c->kernels->clamp_backward(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->in[0]), (float)c->f[0],
-                                                 (float)c->f[1], syz_numel(gout)));
+    return syz_ran(c, c->kernels->clamp_backward(syz_reals(gin[0]), syz_reals(gout), syz_reals(c->in[0]),
+                                                 (float)c->f[0], (float)c->f[1], syz_numel(gout)));
 }

@@ -6,7 +6,7 @@
 /* in[k] is [B,T,C], in[first] (and in[second]) are [B,C]. */
 static syz_status batch_rows(const syz_call *c, int k, int first, int second, syz_norm_shape *s) {
     for (int j = 0; j < 3; j++)
-        SYZ_TRY(syz_need_dtype(c, j, SYZ_F32));
+        SYZ_TRY(syz_need_real(c, j));
     SYZ_TRY(syz_need_rank(c, k, 3));
     SYZ_TRY(syz_need_rank(c, first, 2));
     SYZ_TRY(syz_need_same_shape(c, first, second));
@@ -23,22 +23,24 @@ static syz_status batch_rows(const syz_call *c, int k, int first, int second, sy
 static syz_status scale_gradient(syz_call *c, const syz_norm_shape *s, syz_tensor *gout, syz_tensor *gin[], int x,
                                  int scale, int shift) {
     int index[3] = {x, scale, shift};
-    float *d[3] = {0};
+    syz_tensor *d[3] = {0};
     for (int k = 0; k < 3; k++) {
         if (index[k] < 0 || !c->needs[index[k]]) continue;
-        if (!(gin[index[k]] = syz_empty_like(c->in[index[k]]))) return syz_error_status();
-        d[k] = syz_f32(gin[index[k]]);
+        syz_dtype dtype = k == 0 ? c->real : SYZ_F32;
+        if (!(d[k] = gin[index[k]] = syz_empty(dtype, c->in[index[k]]->shape))) return syz_error_status();
     }
-    return syz_ran(
-        c, c->kernels->modulate_backward(d[0], d[1], d[2], syz_f32(gout), syz_f32(c->in[x]), syz_f32(c->in[scale]), s));
+    syz_real *dx = d[0] ? syz_reals(d[0]) : NULL;
+    float *dscale = d[1] ? syz_f32(d[1]) : NULL, *dshift = d[2] ? syz_f32(d[2]) : NULL;
+    return syz_ran(c, c->kernels->modulate_backward(dx, dscale, dshift, syz_reals(gout), syz_reals(c->in[x]),
+                                                    syz_reals(c->in[scale]), s));
 }
 
 syz_status syz_forward_modulate(syz_call *c) {
     syz_norm_shape s = {0};
     SYZ_TRY(batch_rows(c, 0, 1, 2, &s));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    return syz_ran(c,
-                   c->kernels->modulate(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]), &s));
+    return syz_ran(
+        c, c->kernels->modulate(syz_reals(c->out), syz_reals(c->in[0]), syz_reals(c->in[1]), syz_reals(c->in[2]), &s));
 }
 
 syz_status syz_backward_modulate(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
@@ -64,7 +66,8 @@ syz_status syz_forward_gated_residual(syz_call *c) {
     SYZ_TRY(batch_rows(c, 0, 1, 1, &s));
     SYZ_TRY(syz_need_same_shape(c, 0, 2));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    return syz_ran(c, c->kernels->gate(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]), &s));
+    return syz_ran(
+        c, c->kernels->gate(syz_reals(c->out), syz_reals(c->in[0]), syz_reals(c->in[1]), syz_reals(c->in[2]), &s));
 }
 
 syz_status syz_backward_gated_residual(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {

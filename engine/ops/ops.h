@@ -34,11 +34,19 @@ syz_status syz_need_rank(const syz_call *call, int k, int rank);
 syz_status syz_need_same_shape(const syz_call *call, int j, int k);
 /* SYZ_EDTYPE unless input k has that dtype. */
 syz_status syz_need_dtype(const syz_call *call, int k, syz_dtype dtype);
+/* SYZ_EDTYPE unless input k has the type that the call computes in. */
+syz_status syz_need_real(const syz_call *call, int k);
+/* The indices of input k where the kernels read them: copied when they lie on the CPU and the call runs elsewhere. NULL
+ * on failure. */
+const int64_t *syz_indices(const syz_call *call, int k);
 /* SYZ_ESHAPE unless *dim is a dimension of the first input; a negative one is counted from its end. */
 syz_status syz_need_dim(const syz_call *call, int64_t *dim);
 
 /* What a kernel returned, as a status: SYZ_OK for 0, else the pending error or SYZ_EINTERNAL with the call's name.
  * Every call of a kernel is checked: on a device any launch can fail. */
 syz_status syz_ran(const syz_call *call, int result);
+
+/* A kernel of attention gave -1: on the CPU that is SYZ_ENOMEM, on a device whatever it says. */
+syz_status syz_attention_failed(const syz_call *call, const char *what, const syz_tensor *t);
 
 #endif

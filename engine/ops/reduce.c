@@ -27,14 +27,15 @@ static syz_status reduced_shapes(const syz_call *c, syz_shape *kept, syz_shape *
 
 static syz_status reduce(syz_call *c, bool mean) {
     syz_shape kept, dropped;
-    SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
+    SYZ_TRY(syz_need_real(c, 0));
     SYZ_TRY(reduced_shapes(c, &kept, &dropped));
-    if (!(c->out = syz_zeros(SYZ_F32, c->i[0] ? kept : dropped))) return syz_error_status();
+    if (!(c->out = syz_zeros(c->real, c->i[0] ? kept : dropped))) return syz_error_status();
     int64_t n = syz_numel(c->in[0]), m = syz_numel(c->out);
     if (n == 0) return SYZ_OK;
     syz_nest nest;
     syz_reduction_nest(&nest, c->in[0]->shape, kept);
-    return syz_ran(c, c->kernels->sum(syz_f32(c->out), syz_f32(c->in[0]), &nest, mean ? (float)m / (float)n : 1.0f, m));
+    return syz_ran(
+        c, c->kernels->sum(syz_reals(c->out), syz_reals(c->in[0]), &nest, mean ? (float)m / (float)n : 1.0f, m));
 }
 
 static syz_status reduce_backward(syz_call *c, syz_tensor *gout, syz_tensor *gin[], bool mean) {
@@ -42,7 +43,7 @@ static syz_status reduce_backward(syz_call *c, syz_tensor *gout, syz_tensor *gin
     SYZ_TRY(reduced_shapes(c, &kept, &dropped));
     syz_tensor *g = syz_view(gout, kept);
     if (mean && g) g = syz_affine(g, (double)syz_numel(g) / (double)syz_numel(c->in[0]), 0);
-    gin[0] = syz_add(g, syz_zeros(SYZ_F32, c->in[0]->shape)); /* broadcast */
+    gin[0] = syz_add(g, syz_zeros(gout->dtype, c->in[0]->shape)); /* broadcast */
     return SYZ_OK;
 }
 
@@ -65,7 +66,7 @@ syz_status syz_backward_mean(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
 syz_status syz_forward_argmax(syz_call *c) {
     syz_shape x = c->in[0]->shape, y = {0};
     int64_t d = c->i[0], outer = 1, inner = 1;
-    SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
+    SYZ_TRY(syz_need_real(c, 0));
     SYZ_TRY(syz_need_dim(c, &d));
     for (int k = 0; k < x.n; k++) {
         if (k != d) y.dim[y.n++] = x.dim[k];
@@ -74,5 +75,5 @@ syz_status syz_forward_argmax(syz_call *c) {
     }
     if (x.dim[d] == 0) return syz_fail(SYZ_ESHAPE, "argmax: there are no values along dimension %d", (int)d);
     if (!(c->out = syz_empty(SYZ_I64, y))) return syz_error_status();
-    return syz_ran(c, c->kernels->argmax(syz_i64(c->out), syz_f32(c->in[0]), outer, x.dim[d], inner));
+    return syz_ran(c, c->kernels->argmax(syz_i64(c->out), syz_reals(c->in[0]), outer, x.dim[d], inner));
 }

@@ -103,27 +103,53 @@ static syz_status transpose_taps(syz_taps *t, const syz_taps *of) {
 
 /* ---- the operation ---- */
 
+/* The table where the kernels of the call read it. */
+static syz_status place(const syz_call *c, syz_taps *t, const syz_taps *made) {
+    *t = *made;
+    if (c->device == 0) return SYZ_OK;
+    syz_tensor *start = syz_from(SYZ_I64, SYZ_SHAPE(made->out), made->start);
+    syz_tensor *count = syz_from(SYZ_I64, SYZ_SHAPE(made->out), made->count);
+    syz_tensor *weight = syz_from(SYZ_F32, SYZ_SHAPE(made->out, made->most), made->weight);
+    if (!start || !count || !weight) return syz_error_status();
+    t->start = syz_i64(start);
+    t->count = syz_i64(count);
+    t->weight = syz_f32(weight);
+    return SYZ_OK;
+}
+
 /* Both axes of [N,H,W,C]; the first pass is along rows, which vectorises over whole lines. */
 static syz_tensor *resample(const syz_call *c, syz_tensor *x, const syz_taps *down, const syz_taps *across) {
     const int64_t *s = x->shape.dim;
-    syz_tensor *half = syz_empty(SYZ_F32, SYZ_SHAPE(s[0], down->out, s[2], s[3]));
-    syz_tensor *y = syz_empty(SYZ_F32, SYZ_SHAPE(s[0], down->out, across->out, s[3]));
-    if (!half || !y) return NULL;
-    if (c->kernels->resample(syz_f32(half), syz_f32(x), down, s[0], s[2] * s[3]) != 0 ||
-        c->kernels->resample(syz_f32(y), syz_f32(half), across, s[0] * down->out, s[3]) != 0)
-        return syz_fail_null(SYZ_EINTERNAL, "resize of %s failed in its kernel", syz_dims(x));
+    syz_taps rows, columns;
+    syz_tensor *half = syz_empty(c->real, SYZ_SHAPE(s[0], down->out, s[2], s[3]));
+    syz_tensor *y = syz_empty(c->real, SYZ_SHAPE(s[0], down->out, across->out, s[3]));
+    if (!half || !y || place(c, &rows, down) != SYZ_OK || place(c, &columns, across) != SYZ_OK) return NULL;
+    if (c->kernels->resample(syz_reals(half), syz_reals(x), &rows, s[0], s[2] * s[3]) != 0 ||
+        c->kernels->resample(syz_reals(y), syz_reals(half), &columns, s[0] * rows.out, s[3]) != 0) {
+        (void)syz_kernel_failed(c->device, "resize of %s", syz_dims(x));
+        return NULL;
+    }
     return y;
 }
 
-static syz_status axis_taps(const syz_call *c, syz_taps *down, syz_taps *across) {
+/* The tables of both axes, or those of the gradient, on the CPU. */
+static syz_status axis_taps(const syz_call *c, syz_taps *down, syz_taps *across, bool transposed) {
     filter f = {.bicubic = c->i[2] == 1, .antialias = c->i[3]};
-    SYZ_TRY(make_taps(down, c->in[0]->shape.dim[1], c->i[0], f));
-    return make_taps(across, c->in[0]->shape.dim[2], c->i[1], f);
+    syz_taps forward[2];
+    int device = syz_device_swap(0);
+    syz_status status = make_taps(&forward[0], c->in[0]->shape.dim[1], c->i[0], f);
+    if (status == SYZ_OK) status = make_taps(&forward[1], c->in[0]->shape.dim[2], c->i[1], f);
+    *down = forward[0];
+    *across = forward[1];
+    if (status == SYZ_OK && transposed) status = transpose_taps(down, &forward[0]);
+    if (status == SYZ_OK && transposed) status = transpose_taps(across, &forward[1]);
+    syz_device_swap(device);
+    return status;
 }
 
 syz_status syz_forward_resize(syz_call *c) {
     syz_taps down, across;
-    SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
+    SYZ_TRY(syz_need_real(c, 0));
     SYZ_TRY(syz_need_rank(c, 0, 4));
     if (syz_numel(c->in[0]) == 0) return syz_fail(SYZ_ESHAPE, "resize: images %s are empty", syz_dims(c->in[0]));
     for (int k = 0; k < 2; k++)
@@ -132,16 +158,14 @@ syz_status syz_forward_resize(syz_call *c) {
                             (long long)c->i[k]);
     if (c->i[2] != 0 && c->i[2] != 1)
         return syz_fail(SYZ_EINVAL, "resize: mode is 0 (bilinear) or 1 (bicubic), not %lld", (long long)c->i[2]);
-    SYZ_TRY(axis_taps(c, &down, &across));
+    SYZ_TRY(axis_taps(c, &down, &across, false));
     c->out = resample(c, c->in[0], &down, &across);
     return c->out ? SYZ_OK : syz_error_status();
 }
 
 syz_status syz_backward_resize(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
-    syz_taps down, across, up, back;
-    SYZ_TRY(axis_taps(c, &down, &across));
-    SYZ_TRY(transpose_taps(&up, &down));
-    SYZ_TRY(transpose_taps(&back, &across));
+    syz_taps up, back;
+    SYZ_TRY(axis_taps(c, &up, &back, true));
     gin[0] = resample(c, gout, &up, &back);
     return SYZ_OK;
 }

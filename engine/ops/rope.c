@@ -6,8 +6,9 @@
 
 static syz_status check_rope(const syz_call *c) {
     syz_shape x = c->in[0]->shape, table = c->in[1]->shape;
-    for (int k = 0; k < 3; k++)
-        SYZ_TRY(syz_need_dtype(c, k, SYZ_F32));
+    SYZ_TRY(syz_need_real(c, 0));
+    SYZ_TRY(syz_need_dtype(c, 1, SYZ_F32));
+    SYZ_TRY(syz_need_dtype(c, 2, SYZ_F32));
     SYZ_TRY(syz_need_rank(c, 0, 4));
     SYZ_TRY(syz_need_rank(c, 1, 2));
     SYZ_TRY(syz_need_same_shape(c, 1, 2));
@@ -19,15 +20,15 @@ static syz_status check_rope(const syz_call *c) {
 syz_status syz_forward_rope(syz_call *c) {
     SYZ_TRY(check_rope(c));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
-    return syz_ran(c, c->kernels->rope(syz_f32(c->out), syz_f32(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]),
+    return syz_ran(c, c->kernels->rope(syz_reals(c->out), syz_reals(c->in[0]), syz_f32(c->in[1]), syz_f32(c->in[2]),
                                        c->in[0]->shape.dim, 1));
 }
 
 syz_status syz_backward_rope(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
     if (!c->needs[0]) return SYZ_OK;
     if (!(gin[0] = syz_empty_like(gout))) return syz_error_status();
-    return syz_ran(
-        c, c->kernels->rope(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->in[1]), syz_f32(c->in[2]), gout->shape.dim, -1));
+    return syz_ran(c, c->kernels->rope(syz_reals(gin[0]), syz_reals(gout), syz_f32(c->in[1]), syz_f32(c->in[2]),
+                                       gout->shape.dim, -1));
 }
 
 syz_status syz_rope_table(syz_tensor **cosine, syz_tensor **sine, const syz_tensor *ids, const int64_t *axes_dims,
@@ -43,10 +44,11 @@ syz_status syz_rope_table(syz_tensor **cosine, syz_tensor **sine, const syz_tens
         half += axes_dims[a] / 2;
     }
     int64_t tokens = ids->shape.dim[0];
-    *cosine = syz_empty(SYZ_F32, SYZ_SHAPE(tokens, half));
-    *sine = syz_empty(SYZ_F32, SYZ_SHAPE(tokens, half));
-    if (!*cosine || !*sine) return syz_error_status();
-    float *c = syz_f32(*cosine), *s = syz_f32(*sine);
+    syz_shape shape = SYZ_SHAPE(tokens, half);
+    if (!(ids = syz_copy_to((syz_tensor *)(uintptr_t)ids, 0))) return syz_error_status();
+    syz_tensor *tables[] = {syz_host_zeros(SYZ_F32, shape), syz_host_zeros(SYZ_F32, shape)};
+    if (!tables[0] || !tables[1]) return syz_error_status();
+    float *c = syz_f32(tables[0]), *s = syz_f32(tables[1]);
     for (int64_t token = 0; token < tokens; token++) {
         for (int a = 0; a < axes; a++) {
             for (int64_t k = 0; k < axes_dims[a]; k += 2) {
@@ -56,25 +58,18 @@ syz_status syz_rope_table(syz_tensor **cosine, syz_tensor **sine, const syz_tens
             }
         }
     }
-    return SYZ_OK;
+    *cosine = syz_copy_to(tables[0], syz_device_current());
+    *sine = syz_copy_to(tables[1], syz_device_current());
+    return syz_error_status();
 }
 
-/* The frequencies and angles are rounded to f32 as diffusers has them: at t = 1000 that matters. */
 syz_status syz_forward_timestep_embedding(syz_call *c) {
-    int64_t dim = c->i[0], half = dim / 2;
-    SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
+    int64_t dim = c->i[0];
+    SYZ_TRY(syz_need_real(c, 0));
     SYZ_TRY(syz_need_rank(c, 0, 1));
     if (dim < 2 || dim % 2)
         return syz_fail(SYZ_EINVAL, "timestep_embedding: dim is %lld, an even number is needed", (long long)dim);
     int64_t batch = c->in[0]->shape.dim[0];
-    if (!(c->out = syz_empty(SYZ_F32, SYZ_SHAPE(batch, dim)))) return syz_error_status();
-    for (int64_t b = 0; b < batch; b++) {
-        for (int64_t k = 0; k < half; k++) {
-            float exponent = (float)-log(10000.0) * (float)k / (float)half;
-            float angle = syz_f32(c->in[0])[b] * expf(exponent);
-            syz_f32(c->out)[b * dim + k] = (float)cos(angle);
-            syz_f32(c->out)[b * dim + half + k] = (float)sin(angle);
-        }
-    }
-    return SYZ_OK;
+    if (!(c->out = syz_empty(c->real, SYZ_SHAPE(batch, dim)))) return syz_error_status();
+    return syz_ran(c, c->kernels->timestep_embedding(syz_reals(c->out), syz_reals(c->in[0]), batch, dim));
 }

@@ -20,7 +20,7 @@ static void copy(const syz_call *c, syz_tensor *y, int64_t y_offset, const syz_t
     syz_nest_simplify(nest);
     if (c->kernels->copy((char *)syz_data(y) + y_offset * (int64_t)size,
                          (const char *)syz_data(x) + x_offset * (int64_t)size, nest, size) != 0)
-        (void)syz_fail(SYZ_EINTERNAL, "copying %s into %s failed in its kernel", syz_dims(x), syz_dims(y));
+        (void)syz_kernel_failed(c->device, "copying %s into %s", syz_dims(x), syz_dims(y));
 }
 
 static syz_status need_dim(const syz_call *c, int64_t *dim, syz_shape s) {
@@ -232,13 +232,51 @@ syz_status syz_forward_slice(syz_call *c) {
     return SYZ_OK;
 }
 
+/* dx += gout in the rows that were taken; each of `outer` pieces lies together. */
+static syz_status add_stretch(const syz_call *c, syz_tensor *dx, const syz_tensor *gout, int64_t dim, int64_t start) {
+    int64_t inner = stride_of(dx->shape, dim), whole = dx->shape.dim[dim] * inner, part = gout->shape.dim[dim] * inner;
+    const syz_backend *kernels = syz_device_kernels(dx->device, dx->dtype);
+    int64_t size = (int64_t)syz_dtype_size(dx->dtype), outer = part ? syz_numel(gout) / part : 0;
+    for (int64_t n = 0; n < outer; n++) {
+        void *to = (char *)syz_data(dx) + (n * whole + start * inner) * size;
+        const void *from = (char *)syz_data(gout) + n * part * size;
+        SYZ_TRY(syz_ran(c, kernels->axpy(to, from, 1, part)));
+    }
+    return SYZ_OK;
+}
+
+enum { WORTH_A_CALL = 4096 }; /* elements */
+
+/* A stretch adds to what the other stretches left, where it can: each of them would else be a tensor of zeros. */
 syz_status syz_backward_slice(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
     syz_shape shape = c->in[0]->shape;
     int64_t dim = c->i[0];
     SYZ_TRY(need_dim(c, &dim, shape));
+    int64_t start = position(c->i[1], shape.dim[dim]), part = gout->shape.dim[dim] * stride_of(shape, dim);
+    bool together = part >= WORTH_A_CALL || part == syz_numel(gout);
+    if (together && (gin[0] = syz_gradient_sum(c, 0, gout->dtype))) return add_stretch(c, gin[0], gout, dim, start);
     if (!(gin[0] = syz_zeros(gout->dtype, shape))) return syz_error_status();
-    write_stretch(c, gin[0], gout, dim, position(c->i[1], shape.dim[dim]));
+    write_stretch(c, gin[0], gout, dim, start);
     return SYZ_OK;
+}
+
+/* ---- slice_view ---- */
+
+/* A slice whose elements lie together is a view. */
+syz_status syz_forward_slice_view(syz_call *c) {
+    syz_shape shape = c->in[0]->shape;
+    int64_t dim = c->i[0];
+    SYZ_TRY(need_dim(c, &dim, shape));
+    int64_t start = position(c->i[1], shape.dim[dim]), stop = position(c->i[2], shape.dim[dim]);
+    int64_t stride = stride_of(shape, dim);
+    if (stop <= start || syz_numel(c->in[0]) != shape.dim[dim] * stride) return syz_forward_slice(c);
+    shape.dim[dim] = stop - start;
+    c->out = syz_view_from(c->in[0], start * stride, shape);
+    return syz_error_status();
+}
+
+syz_status syz_backward_slice_view(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
+    return syz_backward_slice(c, gout, gin);
 }
 
 /* ---- broadcast_to ---- */
@@ -290,15 +328,16 @@ syz_status syz_forward_index_select(syz_call *c) {
     SYZ_TRY(syz_need_dtype(c, 1, SYZ_I64));
     SYZ_TRY(syz_need_rank(c, 1, 1));
     SYZ_TRY(need_dim(c, &dim, shape));
-    for (int64_t k = 0; k < syz_numel(ids); k++)
+    for (int64_t k = 0; k < syz_numel(ids) && ids->device == 0; k++) /* a GPU trusts them */
         if (syz_i64(ids)[k] < 0 || syz_i64(ids)[k] >= shape.dim[dim])
             return syz_fail(SYZ_EINVAL, "index_select: index %lld is outside 0..%lld", (long long)syz_i64(ids)[k],
                             (long long)shape.dim[dim] - 1);
     around(shape, dim, &outer, &inner);
     shape.dim[dim] = syz_numel(ids);
-    if (!(c->out = syz_empty(x->dtype, shape))) return syz_error_status();
-    return syz_ran(c, c->kernels->gather(syz_data(c->out), syz_data(x), syz_i64(ids), outer, x->shape.dim[dim],
-                                         syz_numel(ids), (size_t)inner * syz_dtype_size(x->dtype)));
+    const int64_t *index = syz_indices(c, 1);
+    if (!index || !(c->out = syz_empty(x->dtype, shape))) return syz_error_status();
+    return syz_ran(c, c->kernels->gather(syz_data(c->out), syz_data(x), index, outer, x->shape.dim[dim], syz_numel(ids),
+                                         (size_t)inner * syz_dtype_size(x->dtype)));
 }
 
 syz_status syz_backward_index_select(syz_call *c, syz_tensor *gout, syz_tensor *gin[]) {
@@ -307,8 +346,9 @@ syz_status syz_backward_index_select(syz_call *c, syz_tensor *gout, syz_tensor *
     SYZ_TRY(need_dim(c, &dim, shape));
     around(shape, dim, &outer, &inner);
     syz_tensor *g = as_f32(gout), *dx = syz_zeros(SYZ_F32, shape);
-    if (!g || !dx) return syz_error_status();
-    SYZ_TRY(syz_ran(c, c->kernels->scatter_add(syz_f32(dx), syz_f32(g), syz_i64(c->in[1]), outer, shape.dim[dim],
+    const int64_t *index = syz_indices(c, 1);
+    if (!g || !dx || !index) return syz_error_status();
+    SYZ_TRY(syz_ran(c, c->kernels->scatter_add(syz_f32(dx), syz_reals(g), index, outer, shape.dim[dim],
                                                syz_numel(c->in[1]), inner)));
     gin[0] = as_dtype(dx, gout->dtype);
     return SYZ_OK;

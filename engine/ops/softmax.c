@@ -16,12 +16,12 @@ static syz_status extents_of(const syz_call *c, extents n) {
 
 static syz_status forward(syz_call *c, bool logarithm) {
     extents n;
-    SYZ_TRY(syz_need_dtype(c, 0, SYZ_F32));
+    SYZ_TRY(syz_need_real(c, 0));
     SYZ_TRY(extents_of(c, n));
     if (!(c->out = syz_empty_like(c->in[0]))) return syz_error_status();
     c->saved[0] = c->out;
     if (syz_numel(c->out) == 0) return SYZ_OK;
-    return syz_ran(c, c->kernels->softmax(syz_f32(c->out), syz_f32(c->in[0]), n[0], n[1], n[2], logarithm));
+    return syz_ran(c, c->kernels->softmax(syz_reals(c->out), syz_reals(c->in[0]), n[0], n[1], n[2], logarithm));
 }
 
 static syz_status backward(syz_call *c, syz_tensor *gout, syz_tensor *gin[], bool logarithm) {
@@ -29,8 +29,8 @@ static syz_status backward(syz_call *c, syz_tensor *gout, syz_tensor *gin[], boo
     SYZ_TRY(extents_of(c, n));
     if (!(gin[0] = syz_empty_like(gout))) return syz_error_status();
     if (syz_numel(gout) == 0) return SYZ_OK;
-    return syz_ran(c, c->kernels->softmax_backward(syz_f32(gin[0]), syz_f32(gout), syz_f32(c->saved[0]), n[0], n[1],
-                                                   n[2], logarithm));
+    return syz_ran(c, c->kernels->softmax_backward(syz_reals(gin[0]), syz_reals(gout), syz_reals(c->saved[0]), n[0],
+                                                   n[1], n[2], logarithm));
 }
 
 syz_status syz_forward_softmax(syz_call *c) {

@@ -60,6 +60,7 @@ static syz_tensor *new_header(syz_dtype dtype, syz_shape shape) {
     if (!t) return NULL;
     t->dtype = dtype;
     t->shape = shape;
+    t->device = syz_device_current();
     if (syz_scope_adopt(t) != SYZ_OK) {
         free(t);
         return NULL;
@@ -73,14 +74,37 @@ syz_tensor *syz_empty(syz_dtype dtype, syz_shape shape) {
     size_t bytes = (size_t)syz_shape_numel(shape) * syz_dtype_size(dtype);
     syz_storage *storage = syz_alloc(1, sizeof *storage);
     if (!storage) return NULL;
-    storage->data = syz_block_alloc(bytes);
+    syz_memory_tag tag = syz_memory_tag_current();
+    storage->data = t->device ? syz_device_allocate(t->device, bytes, tag) : syz_block_alloc(bytes);
     if (!storage->data) {
         free(storage);
         return NULL;
     }
-    *storage = (syz_storage){.refs = 1, .data = storage->data, .bytes = bytes};
+    *storage = (syz_storage){.refs = 1, .data = storage->data, .bytes = bytes, .device = t->device, .tag = tag};
     t->storage = storage;
     return t;
+}
+
+syz_tensor *syz_pinned_zeros(syz_dtype dtype, syz_shape shape) {
+    int device = syz_device_swap(0);
+    syz_tensor *t = new_header(dtype, shape);
+    syz_device_swap(device);
+    if (!t) return NULL;
+    size_t bytes = (size_t)syz_shape_numel(shape) * syz_dtype_size(dtype);
+    syz_storage *storage = syz_alloc(1, sizeof *storage);
+    if (!storage || !(storage->data = syz_pinned_allocate(bytes))) {
+        free(storage);
+        return NULL;
+    }
+    memset(storage->data, 0, bytes);
+    *storage = (syz_storage){.refs = 1, .data = storage->data, .bytes = bytes, .pinned = true};
+    t->storage = storage;
+    return t;
+}
+
+/* Memory that its owner frees. */
+static void leave(void *owner) {
+    (void)owner;
 }
 
 syz_tensor *syz_wrap(syz_dtype dtype, syz_shape shape, const void *data, void (*release)(void *), void *owner) {
@@ -88,23 +112,37 @@ syz_tensor *syz_wrap(syz_dtype dtype, syz_shape shape, const void *data, void (*
         return syz_fail_null(SYZ_EINVAL, "wrapped memory is not aligned to %zu bytes", syz_dtype_size(dtype));
     syz_tensor *t = new_header(dtype, shape);
     if (!t) return NULL;
+    t->device = 0;
     syz_storage *storage = syz_alloc(1, sizeof *storage);
     if (!storage) return NULL;
-    *storage = (syz_storage){.refs = 1, .data = (void *)(uintptr_t)data, .release = release, .owner = owner};
+    *storage =
+        (syz_storage){.refs = 1, .data = (void *)(uintptr_t)data, .release = release ? release : leave, .owner = owner};
     t->storage = storage;
     return t;
 }
 
 syz_tensor *syz_zeros(syz_dtype dtype, syz_shape shape) {
     syz_tensor *t = syz_empty(dtype, shape);
-    if (t) memset(syz_data(t), 0, syz_nbytes(t));
+    return t && syz_device_zero(t->device, syz_data(t), syz_nbytes(t)) == SYZ_OK ? t : NULL;
+}
+
+syz_tensor *syz_host_zeros(syz_dtype dtype, syz_shape shape) {
+    int device = syz_device_swap(0);
+    syz_tensor *t = syz_zeros(dtype, shape);
+    syz_device_swap(device);
     return t;
 }
 
-syz_tensor *syz_from(syz_dtype dtype, syz_shape shape, const void *data) {
+/* A new tensor on `device` with the values at `data`, which lie on `from`. */
+static syz_tensor *copy_of(int device, syz_dtype dtype, syz_shape shape, const void *data, int from) {
+    int before = syz_device_swap(device);
     syz_tensor *t = syz_empty(dtype, shape);
-    if (t && syz_nbytes(t)) memcpy(syz_data(t), data, syz_nbytes(t));
-    return t;
+    syz_device_swap(before);
+    return t && syz_device_copy(syz_data(t), device, data, from, syz_nbytes(t)) == SYZ_OK ? t : NULL;
+}
+
+syz_tensor *syz_from(syz_dtype dtype, syz_shape shape, const void *data) {
+    return copy_of(syz_device_current(), dtype, shape, data, 0);
 }
 
 syz_tensor *syz_empty_like(const syz_tensor *t) {
@@ -121,7 +159,15 @@ syz_tensor *syz_view(syz_tensor *t, syz_shape shape) {
     syz_tensor *view = new_header(t->dtype, shape);
     if (!view) return NULL;
     view->storage = t->storage;
+    view->offset = t->offset;
+    view->device = t->device;
     t->storage->refs++;
+    return view;
+}
+
+syz_tensor *syz_view_from(syz_tensor *t, int64_t first, syz_shape shape) {
+    syz_tensor *view = syz_view(t, shape);
+    if (view) view->offset += (size_t)first * syz_dtype_size(t->dtype);
     return view;
 }
 
@@ -132,12 +178,46 @@ syz_tensor *syz_alias(syz_tensor *t) {
 syz_tensor *syz_copy(syz_tensor *t) {
     if (!t) return NULL;
     if (!t->storage) return syz_fail_null(SYZ_EINVAL, "the tensor's values were freed when its scope ended");
-    return syz_from(t->dtype, t->shape, syz_data(t));
+    return copy_of(t->device, t->dtype, t->shape, syz_data(t), t->device);
+}
+
+syz_tensor *syz_copy_to(syz_tensor *t, int device) {
+    if (!t || t->device == device) return t;
+    if (syz_device_check(device) != SYZ_OK) return NULL;
+    if (!t->storage) return syz_fail_null(SYZ_EINVAL, "the tensor's values were freed when its scope ended");
+    return copy_of(device, t->dtype, t->shape, syz_data(t), t->device);
+}
+
+syz_status syz_move(syz_tensor *t, int device) {
+    if (!t || t->device == device) return syz_error_status();
+    if (t->node) return syz_fail(SYZ_EINVAL, "only tensors without history can be moved");
+    SYZ_TRY(syz_scope_push());
+    syz_tensor *copy = syz_copy_to(t, device);
+    if (copy) {
+        syz_storage *old = t->storage;
+        copy->storage->rounds = old->rounds;
+        t->storage = copy->storage;
+        t->device = device;
+        t->offset = 0;
+        copy->storage = old;
+        copy->device = old->device;
+    }
+    syz_scope_pop();
+    SYZ_TRY(copy ? SYZ_OK : syz_error_status());
+    return syz_move(t->grad, device);
+}
+
+void syz_retag(syz_tensor *t, syz_memory_tag tag) {
+    syz_storage *storage = t->storage;
+    if (!storage || storage->device == 0 || storage->release) return;
+    syz_device_retag(storage->device, storage->bytes, storage->tag, tag);
+    storage->tag = tag;
 }
 
 syz_tensor *syz_stand_in(const syz_tensor *t) {
     syz_tensor *header = new_header(t->dtype, t->shape);
     if (!header) return NULL;
+    header->device = t->device;
     header->node = t->node;
     syz_node_retain(t->node);
     return header;
@@ -148,8 +228,16 @@ syz_tensor *syz_stand_in(const syz_tensor *t) {
 static void storage_release(syz_storage *storage) {
     if (!storage || --storage->refs > 0) return;
     syz_block_free(storage->rounded, storage->bytes / 2);
+    if (storage->codes && storage->device)
+        syz_device_release(storage->device, storage->codes, storage->code_bytes, SYZ_MEMORY_WEIGHTS);
+    else
+        syz_block_free(storage->codes, storage->code_bytes);
     if (storage->release)
         storage->release(storage->owner);
+    else if (storage->pinned)
+        syz_pinned_release(storage->data);
+    else if (storage->device)
+        syz_device_release(storage->device, storage->data, storage->bytes, storage->tag);
     else if (storage->bytes || storage->data)
         syz_block_free(storage->data, storage->bytes);
     free(storage);
@@ -195,6 +283,10 @@ syz_shape syz_tensor_shape(const syz_tensor *t) {
     return t->shape;
 }
 
+int syz_tensor_device(const syz_tensor *t) {
+    return t->device;
+}
+
 int64_t syz_numel(const syz_tensor *t) {
     return syz_shape_numel(t->shape);
 }
@@ -204,5 +296,5 @@ size_t syz_nbytes(const syz_tensor *t) {
 }
 
 void *syz_data(const syz_tensor *t) {
-    return t->storage ? t->storage->data : NULL;
+    return t->storage ? (char *)t->storage->data + t->offset : NULL;
 }
