@@ -17,7 +17,7 @@ syz_tensor *syz_image_new(uint64_t width, uint64_t height, const char *name) {
                              name, (unsigned long long)width, (unsigned long long)height, SYZ_IMAGE_MAX_SIDE,
                              (unsigned long long)SYZ_IMAGE_MAX_PIXELS);
     }
-    return syz_empty(SYZ_U8, SYZ_SHAPE((int64_t)height, (int64_t)width, 3));
+    return syz_host_zeros(SYZ_U8, SYZ_SHAPE((int64_t)height, (int64_t)width, 3));
 }
 
 syz_tensor *syz_image_decode(const void *data, size_t size, const char *name) {
@@ -62,12 +62,7 @@ static const uint8_t *image_bytes(uint8_t **owned, const syz_tensor *image) {
     return bytes;
 }
 
-syz_status syz_image_encode(uint8_t **data, size_t *size, const syz_tensor *image, int jpeg_quality) {
-    *data = NULL;
-    *size = 0;
-    if (jpeg_quality < 0 || jpeg_quality > 100) {
-        return syz_fail(SYZ_EINVAL, "JPEG quality %d, not 1 to 100 (0 for PNG)", jpeg_quality);
-    }
+static syz_status encode(uint8_t **data, size_t *size, const syz_tensor *image, int jpeg_quality) {
     uint8_t *owned;
     const uint8_t *pixels = image_bytes(&owned, image);
     if (!pixels) return syz_error_status();
@@ -75,6 +70,19 @@ syz_status syz_image_encode(uint8_t **data, size_t *size, const syz_tensor *imag
     syz_status status = jpeg_quality ? syz_jpeg_encode(data, size, pixels, width, height, jpeg_quality)
                                      : syz_png_encode(data, size, pixels, width, height);
     free(owned);
+    return status;
+}
+
+syz_status syz_image_encode(uint8_t **data, size_t *size, const syz_tensor *image, int jpeg_quality) {
+    *data = NULL;
+    *size = 0;
+    if (jpeg_quality < 0 || jpeg_quality > 100)
+        return syz_fail(SYZ_EINVAL, "JPEG quality %d, not 1 to 100 (0 for PNG)", jpeg_quality);
+    if (!image || image->device == 0) return encode(data, size, image, jpeg_quality);
+    SYZ_TRY(syz_scope_push());
+    syz_tensor *near = syz_copy_to((syz_tensor *)(uintptr_t)image, 0);
+    syz_status status = near ? encode(data, size, near, jpeg_quality) : syz_error_status();
+    syz_scope_pop();
     return status;
 }
 

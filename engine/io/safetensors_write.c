@@ -124,6 +124,7 @@ static void put_tensor(syz_file_writer *writer, const item *e, syz_weight_maker 
     syz_no_grad_push();
     syz_tensor *t = make(context, e->index);
     if (t && t->dtype != e->plan.dtype) t = syz_cast(t, e->plan.dtype);
+    t = syz_copy_to(t, 0);
     if (t) syz_file_put(writer, syz_data(t), e->bytes);
     syz_no_grad_pop();
     syz_scope_pop();

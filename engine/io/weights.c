@@ -222,7 +222,7 @@ static syz_status check_sum(const syz_weight_entry *e) {
 
 /* The elements in the order of the shape, as a tensor of its own. */
 static syz_tensor *gather(const syz_weight_entry *e, syz_dtype dtype) {
-    syz_tensor *t = syz_empty(dtype, e->shape);
+    syz_tensor *t = syz_host_zeros(dtype, e->shape);
     if (!t) return NULL;
     size_t size = syz_dtype_size(dtype);
     const uint8_t *from = e->file->mapping->bytes + e->begin;

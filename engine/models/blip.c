@@ -258,7 +258,7 @@ static syz_tensor *encode_text(syz_model *m, syz_tensor *image, syz_tensor *ids,
     x = syz_add(x, syz_narrow(positions, 0, 0, ids->shape.dim[1]));
     x = syz_apply_layer_norm(m, TEXT ".embeddings.LayerNorm", x, s->text.eps);
     /* padding is 10000 away from what is looked at, as in the published classes */
-    mask = syz_affine(syz_cast(mask, SYZ_F32), 10000, -10000);
+    mask = syz_affine(syz_cast(syz_to_device(mask, syz_device_current()), SYZ_F32), 10000, -10000);
     mask = syz_reshape(mask, SYZ_SHAPE(ids->shape.dim[0], 1, 1, ids->shape.dim[1]));
     for (int64_t i = 0; i < s->text.layers; i++)
         x = syz_run_block(m, text_layer, i, (syz_tensor *[]){x, image, mask}, 3);

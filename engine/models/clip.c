@@ -130,7 +130,7 @@ static syz_tensor *vision_layer(void *m, int64_t index, syz_tensor *const in[], 
  * historical eos_token_id 2 mean the first token of the largest id. */
 static syz_tensor *end_positions(const tower *t, const syz_tensor *ids) {
     int64_t length = ids->shape.dim[1];
-    syz_tensor *positions = syz_zeros(SYZ_I64, SYZ_SHAPE(ids->shape.dim[0]));
+    syz_tensor *positions = syz_host_zeros(SYZ_I64, SYZ_SHAPE(ids->shape.dim[0]));
     for (int64_t b = 0; positions && b < ids->shape.dim[0]; b++) {
         const int64_t *row = syz_i64(ids) + b * length;
         int64_t best = 0;
@@ -208,9 +208,10 @@ static void text_features_from_embeddings(syz_model *m, syz_tensor *const in[], 
 /* pixels [N,H,W,3], normalised -> patches [N,P,C] with the class embedding before them, and positions added */
 static syz_tensor *embed_image(const syz_model *m, const tower *t, syz_tensor *pixels) {
     int64_t batch = pixels->shape.dim[0];
-    syz_tensor *weight = syz_weight(m, syz_join(t->encoder.name, "embeddings.patch_embedding.weight").text);
-    syz_tensor *patches = syz_conv2d(pixels, weight, NULL, t->patch, 0, 0, 0, 0);
-    syz_tensor *class = syz_as_f32(syz_weight(m, syz_join(t->encoder.name, "embeddings.class_embedding").text));
+    syz_path patch = syz_join(t->encoder.name, "embeddings.patch_embedding");
+    syz_tensor *patches = syz_apply_conv(m, patch.text, pixels, t->patch, 0);
+    syz_tensor *class = syz_weight(m, syz_join(t->encoder.name, "embeddings.class_embedding").text);
+    class = syz_as_type_of(patches, class);
     syz_tensor *parts[] = {syz_broadcast_to(class, SYZ_SHAPE(batch, 1, t->encoder.width)),
                            syz_reshape(patches, SYZ_SHAPE(batch, t->positions - 1, t->encoder.width))};
     syz_tensor *positions = syz_weight(m, syz_join(t->encoder.name, "embeddings.position_embedding.weight").text);

@@ -3,6 +3,11 @@
 #include <math.h>
 #include <string.h>
 
+syz_tensor *syz_as_type_of(const syz_tensor *like, syz_tensor *x) {
+    if (!like || !x) return NULL;
+    return x->dtype == like->dtype ? x : syz_cast(x, like->dtype);
+}
+
 syz_tensor *syz_as_f32(syz_tensor *x) {
     return x && x->dtype != SYZ_F32 ? syz_cast(x, SYZ_F32) : x;
 }
@@ -80,10 +85,13 @@ static syz_tensor *self_attention(const syz_model *m, const syz_encoder *e, cons
 }
 
 syz_tensor *syz_encoder_mlp(const syz_model *m, const syz_encoder *e, const char *prefix, syz_tensor *x) {
-    x = syz_apply_linear(m, syz_join(prefix, "fc1").text, x);
-    x = e->activation == SYZ_QUICK_GELU ? syz_quick_gelu(x)
-        : e->activation == SYZ_GELU     ? syz_gelu(x)
-                                        : syz_gelu_tanh(x);
+    syz_path first = syz_join(prefix, "fc1");
+    if (e->activation == SYZ_GELU_TANH) {
+        x = syz_apply_linear_gelu(m, first.text, x);
+    } else {
+        x = syz_apply_linear(m, first.text, x);
+        x = e->activation == SYZ_GELU ? syz_gelu(x) : syz_quick_gelu(x);
+    }
     return syz_apply_linear(m, syz_join(prefix, "fc2").text, x);
 }
 

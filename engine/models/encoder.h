@@ -21,6 +21,8 @@ typedef struct {
 
 /* x in f32: activations stay there, whatever dtype the weights are stored in. */
 syz_tensor *syz_as_f32(syz_tensor *x);
+/* x in the type of `like`. */
+syz_tensor *syz_as_type_of(const syz_tensor *like, syz_tensor *x);
 
 /* Read hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, layer_norm_eps and hidden_act. `name`
  * and `causal` stay as they are. */

@@ -4,6 +4,7 @@
  * through single-stream blocks (attention and feed-forward in parallel). Every block is modulated by noise level,
  * pooled prompt and guidance (adaLN). S text tokens come before T image tokens wherever both are together. */
 #include "models/model.h"
+#include "models/rotary.h"
 
 #define EPS   1e-6
 #define THETA 10000.0
@@ -15,15 +16,24 @@ typedef struct {
     int64_t axes[MAX_AXES]; /* rotary dimensions of each position coordinate; their sum is head_dim */
     int naxes;
     bool guidance;
+    syz_rotary rotary;
 } settings;
 
-/* The names of the two streams inside a double block. */
+/* Names inside a block. */
+typedef struct {
+    const char *q, *k, *v, *norm_q, *norm_k;
+} projections;
+
+/* The two streams inside a double block. */
 static const struct {
-    const char *norm, *q, *k, *v, *norm_q, *norm_k, *out, *ff;
+    projections attn;
+    const char *norm, *out, *ff;
 } streams[2] = {
-    {"norm1_context", "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.norm_added_q", "attn.norm_added_k",
-     "attn.to_add_out", "ff_context"},
-    {"norm1", "attn.to_q", "attn.to_k", "attn.to_v", "attn.norm_q", "attn.norm_k", "attn.to_out.0", "ff"},
+    {{"attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.norm_added_q", "attn.norm_added_k"},
+     "norm1_context",
+     "attn.to_add_out",
+     "ff_context"},
+    {{"attn.to_q", "attn.to_k", "attn.to_v", "attn.norm_q", "attn.norm_k"}, "norm1", "attn.to_out.0", "ff"},
 };
 
 static syz_path double_path(int64_t index) {
@@ -70,12 +80,12 @@ static void add_embedder(syz_model *m, const char *name, int64_t in, int64_t wid
 static void add_double_block(syz_model *m, const settings *s, const char *block) {
     for (int k = IMAGE; k >= TEXT; k--) {
         syz_add_linear_zero(m, syz_pathf("%s.%s.linear", block, streams[k].norm).text, s->width, 6 * s->width);
-        const char *linears[] = {streams[k].q, streams[k].k, streams[k].v, streams[k].out};
+        const char *linears[] = {streams[k].attn.q, streams[k].attn.k, streams[k].attn.v, streams[k].out};
         for (int n = 0; n < 4; n++)
             syz_add_linear(m, syz_join(block, linears[n]).text, s->width, s->width, true);
         syz_shape head = SYZ_SHAPE(s->head_dim);
-        syz_add_weight(m, syz_pathf("%s.%s.weight", block, streams[k].norm_q).text, head, SYZ_INIT_ONES);
-        syz_add_weight(m, syz_pathf("%s.%s.weight", block, streams[k].norm_k).text, head, SYZ_INIT_ONES);
+        syz_add_weight(m, syz_pathf("%s.%s.weight", block, streams[k].attn.norm_q).text, head, SYZ_INIT_ONES);
+        syz_add_weight(m, syz_pathf("%s.%s.weight", block, streams[k].attn.norm_k).text, head, SYZ_INIT_ONES);
         syz_add_linear(m, syz_pathf("%s.%s.net.0.proj", block, streams[k].ff).text, s->width, 4 * s->width, true);
         syz_add_linear(m, syz_pathf("%s.%s.net.2", block, streams[k].ff).text, 4 * s->width, s->width, true);
     }
@@ -127,6 +137,73 @@ static syz_tensor *conditioning(const syz_model *m, syz_tensor *timestep, syz_te
     return syz_silu(syz_add(sum, embedder(m, "time_text_embed.text_embedder", pooled)));
 }
 
+/* ---- modulation ---- */
+
+/* The layers that give modulation vectors, in order: text and image of each double block, single blocks, the end. Of
+ * the table of them all, layer `index` has columns begin..begin + columns - 1. */
+typedef struct {
+    syz_path path;
+    int64_t begin, columns;
+} modulation_layer;
+
+static int64_t modulation_layers(const settings *s) {
+    return 2 * s->layers + s->single_layers + 1;
+}
+
+static modulation_layer modulation_at(const settings *s, int64_t index) {
+    int64_t first = 2 * s->layers, last = first + s->single_layers, width = s->width;
+    if (index < first) {
+        const char *norm = streams[index % 2].norm;
+        return (modulation_layer){syz_pathf("%s.%s.linear", double_path(index / 2).text, norm), 6 * width * index,
+                                  6 * width};
+    }
+    int64_t begin = 6 * width * first + 3 * width * (index - first);
+    if (index < last)
+        return (modulation_layer){syz_join(single_path(index - first).text, "norm.linear"), begin, 3 * width};
+    return (modulation_layer){syz_pathf("norm_out.linear"), begin, 2 * width};
+}
+
+/* What modulates the blocks: the embedded conditions, or the table [B,columns] of what they give in every layer. */
+typedef struct {
+    syz_tensor *emb, *table;
+} conditions;
+
+static syz_tensor *modulation(const syz_model *m, const conditions *c, int64_t index) {
+    modulation_layer layer = modulation_at(m->settings, index);
+    return c->table ? syz_narrow_view(c->table, 1, layer.begin, layer.columns)
+                    : syz_apply_linear(m, layer.path.text, c->emb);
+}
+
+/* The columns of `count` layers side by side, in groups of as many as one operation takes. */
+static syz_tensor *join_modulations(const syz_model *m, const conditions *c, int64_t first, int64_t count) {
+    syz_tensor *parts[SYZ_MAX_INPUTS];
+    int64_t n = count < SYZ_MAX_INPUTS ? count : SYZ_MAX_INPUTS;
+    if (count == 1) return modulation(m, c, first);
+    if (syz_scope_push() != SYZ_OK) return NULL;
+    for (int64_t k = 0; k < n; k++) {
+        int64_t begin = count * k / n, end = count * (k + 1) / n;
+        parts[k] = join_modulations(m, c, first + begin, end - begin);
+    }
+    syz_tensor *joined = syz_scope_return(syz_concat(parts, n, 1));
+    syz_scope_pop();
+    return joined;
+}
+
+static bool check_guidance(const settings *s, const syz_tensor *guidance) {
+    if (s->guidance == (guidance != NULL)) return true;
+    syz_fail(SYZ_EINVAL, "FluxTransformer2DModel: guidance is %s: its configuration has guidance_embeds %s",
+             s->guidance ? "missing" : "not taken", s->guidance ? "true" : "false");
+    return false;
+}
+
+/* pooled_projections [N,P], timestep [N], guidance [N] -> [N,columns]: for steps of a rollout, whose conditions are
+ * known before their latents, all in one product per layer instead of one per layer and step. */
+static void modulations(syz_model *m, syz_tensor *const in[], syz_tensor *out[]) {
+    if (!check_guidance(m->settings, in[2])) return;
+    conditions c = {.emb = conditioning(m, in[1], in[2], in[0])};
+    out[0] = join_modulations(m, &c, 0, modulation_layers(m->settings));
+}
+
 /* ---- rotary positions ---- */
 
 static syz_status check_ids(const settings *s, const syz_tensor *ids, const syz_tensor *tokens, const char *name) {
@@ -136,42 +213,50 @@ static syz_status check_ids(const settings *s, const syz_tensor *ids, const syz_
 }
 
 /* rotation[0] cosines and rotation[1] sines, [S+T, D/2] */
-static void rotary_tables(const settings *s, syz_tensor *rotation[2], syz_tensor *txt_ids, syz_tensor *img_ids) {
-    syz_tensor *parts[] = {syz_cast(txt_ids, SYZ_F32), syz_cast(img_ids, SYZ_F32)};
+static void rotary_tables(settings *s, syz_tensor *rotation[2], syz_tensor *txt_ids, syz_tensor *img_ids) {
+    syz_tensor *parts[] = {syz_cast(syz_copy_to(txt_ids, 0), SYZ_F32), syz_cast(syz_copy_to(img_ids, 0), SYZ_F32)};
     syz_tensor *ids = syz_concat(parts, 2, 0);
-    if (ids) syz_rope_table(&rotation[0], &rotation[1], ids, s->axes, s->naxes, THETA);
+    if (ids) syz_rotary_tables(&s->rotary, rotation, ids, s->axes, s->naxes, THETA);
+}
+
+static void destroy(syz_model *m) {
+    settings *s = m->settings;
+    syz_rotary_clear(&s->rotary);
 }
 
 /* ---- blocks ---- */
 
 /* The k-th of the modulation vectors [B,C] that lie side by side in mod [B,nC]. */
 static syz_tensor *chunk(syz_tensor *mod, const settings *s, int64_t k) {
-    return syz_narrow(mod, 1, k * s->width, s->width);
+    return syz_narrow_view(mod, 1, k * s->width, s->width);
 }
 
-/* x [B,T,C] -> [B,T,H,D] */
-static syz_tensor *project(const syz_model *m, const char *block, const char *name, syz_tensor *x) {
-    const settings *s = m->settings;
-    x = syz_apply_linear(m, syz_join(block, name).text, x);
-    return x ? syz_reshape(x, SYZ_SHAPE(x->shape.dim[0], x->shape.dim[1], s->heads, s->head_dim)) : NULL;
+/* Queries, keys, values and the norms of queries and keys: what joint attention takes of a stream x [B,T,C]. */
+static void project(const syz_model *m, const char *block, const projections *names, syz_tensor *x,
+                    syz_tensor *stream[5]) {
+    stream[0] = syz_apply_linear(m, syz_join(block, names->q).text, x);
+    stream[1] = syz_apply_linear(m, syz_join(block, names->k).text, x);
+    stream[2] = syz_apply_linear(m, syz_join(block, names->v).text, x);
+    stream[3] = syz_weight(m, syz_pathf("%s.%s.weight", block, names->norm_q).text);
+    stream[4] = syz_weight(m, syz_pathf("%s.%s.weight", block, names->norm_k).text);
 }
 
-static syz_tensor *project_normed(const syz_model *m, const char *block, const char *name, const char *norm,
-                                  syz_tensor *x) {
-    syz_tensor *weight = syz_weight(m, syz_pathf("%s.%s.weight", block, norm).text);
-    return syz_rms_norm(project(m, block, name, x), weight, EPS);
+/* -> [B,S+T,C]; b: NULLs for one stream */
+static syz_tensor *attend(syz_tensor *const a[5], syz_tensor *const b[5], syz_tensor *const rotation[2]) {
+    return syz_joint_attention(a[0], a[1], a[2], a[3], a[4], b[0], b[1], b[2], b[3], b[4], rotation[0], rotation[1],
+                               EPS);
 }
 
-/* q, k, v [B,T,H,D] -> [B,T,C], with the positions turned into q and k */
-static syz_tensor *attend(syz_tensor *q, syz_tensor *k, syz_tensor *v, syz_tensor *const rotation[2]) {
-    q = syz_rope(q, rotation[0], rotation[1]);
-    k = syz_rope(k, rotation[0], rotation[1]);
-    syz_tensor *x = syz_attention(q, k, v, NULL, 0, false);
-    return x ? syz_reshape(x, SYZ_SHAPE(x->shape.dim[0], x->shape.dim[1], x->shape.dim[2] * x->shape.dim[3])) : NULL;
+/* An adapter reads its input in one piece; the layer does not. */
+static syz_tensor *linear_concat(const syz_model *m, const char *name, syz_tensor *x, syz_tensor *x2) {
+    syz_tensor *y = syz_linear_concat(x, syz_weight(m, syz_pathf("%s.weight", name).text),
+                                      syz_weight(m, syz_pathf("%s.bias", name).text), x2);
+    bool adapted = syz_lora_acts_on(m, name);
+    return adapted ? syz_lora_apply(m, name, syz_concat((syz_tensor *[]){x, x2}, 2, 2), y) : y;
 }
 
 static syz_tensor *feed_forward(const syz_model *m, const char *block, const char *name, syz_tensor *x) {
-    x = syz_gelu_tanh(syz_apply_linear(m, syz_pathf("%s.%s.net.0.proj", block, name).text, x));
+    x = syz_apply_linear_gelu(m, syz_pathf("%s.%s.net.0.proj", block, name).text, x);
     return syz_apply_linear(m, syz_pathf("%s.%s.net.2", block, name).text, x);
 }
 
@@ -185,25 +270,42 @@ static syz_tensor *finish_stream(const syz_model *m, const char *block, int stre
     return syz_gated_residual(x, chunk(mod, s, 5), feed_forward(m, block, streams[stream].ff, y));
 }
 
+/* The text's part of a double block runs beside the image's if the model is set so: of 512 tokens its products do not
+ * fill a GPU. The text comes first. */
+static void begin_part(const syz_model *m, int part, int device) {
+    if (!m->two_streams || device == 0) return;
+    if (part == TEXT)
+        syz_stream_fork(device);
+    else
+        syz_stream_back(device);
+}
+
+static void end_parts(const syz_model *m, int device) {
+    if (m->two_streams && device) syz_stream_join(device);
+}
+
 /* in: text [B,S,C], image [B,T,C], their modulations [B,6C], cosines, sines; out: text, image */
 static void double_block(const syz_model *m, int64_t index, syz_tensor *const in[], syz_tensor *out[2]) {
     const settings *s = m->settings;
     syz_path path = double_path(index);
     const char *block = path.text;
-    syz_tensor *q[2], *k[2], *v[2];
+    syz_tensor *stream[2][5];
+    int device = in[TEXT]->device;
     for (int n = TEXT; n <= IMAGE; n++) {
+        begin_part(m, n, device);
         syz_tensor *x = syz_layer_norm_modulate(in[n], chunk(in[2 + n], s, 0), chunk(in[2 + n], s, 1), EPS);
-        q[n] = project_normed(m, block, streams[n].q, streams[n].norm_q, x);
-        k[n] = project_normed(m, block, streams[n].k, streams[n].norm_k, x);
-        v[n] = project(m, block, streams[n].v, x);
+        project(m, block, &streams[n].attn, x, stream[n]);
     }
-    syz_tensor *x = attend(syz_concat(q, 2, 1), syz_concat(k, 2, 1), syz_concat(v, 2, 1), in + 4);
+    end_parts(m, device);
+    syz_tensor *x = attend(stream[TEXT], stream[IMAGE], in + 4);
     int64_t begin = 0;
     for (int n = TEXT; n <= IMAGE; n++) {
+        begin_part(m, n, device);
         int64_t length = in[n]->shape.dim[1];
-        out[n] = finish_stream(m, block, n, in[n], syz_narrow(x, 1, begin, length), in[2 + n]);
+        out[n] = finish_stream(m, block, n, in[n], syz_narrow_view(x, 1, begin, length), in[2 + n]);
         begin += length;
     }
+    end_parts(m, device);
 }
 
 /* A segment has one result, so the two streams leave it joined. */
@@ -222,12 +324,10 @@ static syz_tensor *single_segment(void *model, int64_t index, syz_tensor *const 
     syz_path path = single_path(index);
     const char *block = path.text;
     syz_tensor *x = syz_layer_norm_modulate(in[0], chunk(in[1], s, 0), chunk(in[1], s, 1), EPS);
-    syz_tensor *q = project_normed(m, block, "attn.to_q", "attn.norm_q", x);
-    syz_tensor *k = project_normed(m, block, "attn.to_k", "attn.norm_k", x);
-    syz_tensor *v = project(m, block, "attn.to_v", x);
-    syz_tensor *mlp = syz_gelu_tanh(syz_apply_linear(m, syz_join(block, "proj_mlp").text, x));
-    syz_tensor *parts[] = {attend(q, k, v, in + 2), mlp};
-    syz_tensor *y = syz_apply_linear(m, syz_join(block, "proj_out").text, syz_concat(parts, 2, 2));
+    syz_tensor *stream[5], *none[5] = {0};
+    project(m, block, &streams[IMAGE].attn, x, stream);
+    syz_tensor *mlp = syz_apply_linear_gelu(m, syz_join(block, "proj_mlp").text, x);
+    syz_tensor *y = linear_concat(m, syz_join(block, "proj_out").text, attend(stream, none, in + 2), mlp);
     return syz_gated_residual(in[0], chunk(in[1], s, 2), y);
 }
 
@@ -235,17 +335,17 @@ static syz_tensor *single_segment(void *model, int64_t index, syz_tensor *const 
 
 /* x: text and image, replaced. Modulations are computed outside the segments: they are small, and so their gradients
  * add up in the same order with and without checkpointing. */
-static void run_double(syz_model *m, int64_t index, syz_tensor *x[2], syz_tensor *emb, syz_tensor *const rotation[2]) {
+static void run_double(syz_model *m, int64_t index, syz_tensor *x[2], const conditions *c,
+                       syz_tensor *const rotation[2]) {
     syz_tensor *in[] = {x[0], x[1], NULL, NULL, rotation[0], rotation[1]};
-    syz_path path = double_path(index);
     for (int n = TEXT; n <= IMAGE; n++)
-        in[2 + n] = syz_apply_linear(m, syz_pathf("%s.%s.linear", path.text, streams[n].norm).text, emb);
+        in[2 + n] = modulation(m, c, 2 * index + n);
     if (syz_failed()) return;
     if (syz_is_checkpointing(m)) {
         int64_t text = x[TEXT]->shape.dim[1], image = x[IMAGE]->shape.dim[1];
         syz_tensor *joined = syz_checkpoint_block(m, double_segment, index, in, 6);
-        x[TEXT] = syz_narrow(joined, 1, 0, text);
-        x[IMAGE] = syz_narrow(joined, 1, text, image);
+        x[TEXT] = syz_narrow_view(joined, 1, 0, text);
+        x[IMAGE] = syz_narrow_view(joined, 1, text, image);
     } else if (syz_scope_push() == SYZ_OK) {
         double_block(m, index, in, x);
         syz_scope_return(x[TEXT]);
@@ -254,10 +354,10 @@ static void run_double(syz_model *m, int64_t index, syz_tensor *x[2], syz_tensor
     }
 }
 
-static syz_tensor *run_single(syz_model *m, int64_t index, syz_tensor *x, syz_tensor *emb,
+static syz_tensor *run_single(syz_model *m, int64_t index, syz_tensor *x, const conditions *c,
                               syz_tensor *const rotation[2]) {
-    syz_tensor *mod = syz_apply_linear(m, syz_join(single_path(index).text, "norm.linear").text, emb);
-    syz_tensor *in[] = {x, mod, rotation[0], rotation[1]};
+    const settings *s = m->settings;
+    syz_tensor *in[] = {x, modulation(m, c, 2 * s->layers + index), rotation[0], rotation[1]};
     return syz_run_block(m, single_segment, index, in, 4);
 }
 
@@ -270,33 +370,38 @@ static void check_inputs(const settings *s, syz_tensor *const in[]) {
     } else if (check_ids(s, in[5], in[0], "img_ids") == SYZ_OK) {
         check_ids(s, in[6], in[1], "txt_ids");
     }
-    if (s->guidance != (in[4] != NULL))
-        syz_fail(SYZ_EINVAL, "FluxTransformer2DModel: guidance is %s: its configuration has guidance_embeds %s",
-                 s->guidance ? "missing" : "not taken", s->guidance ? "true" : "false");
+    modulation_layer last = modulation_at(s, modulation_layers(s) - 1);
+    syz_shape table = SYZ_SHAPE(in[0]->shape.dim[0], last.begin + last.columns);
+    if (check_guidance(s, in[4]) && in[7] && !syz_shape_equal(in[7]->shape, table))
+        syz_fail(SYZ_ESHAPE, "FluxTransformer2DModel: modulation has shape %s, [%lld,%lld] is needed", syz_dims(in[7]),
+                 (long long)table.dim[0], (long long)table.dim[1]);
 }
 
 static void forward(syz_model *m, syz_tensor *const in[], syz_tensor *out[]) {
-    const settings *s = m->settings;
+    settings *s = m->settings;
     check_inputs(s, in);
     if (syz_failed()) return;
     syz_tensor *rotation[2];
     rotary_tables(s, rotation, in[6], in[5]);
-    syz_tensor *emb = conditioning(m, in[3], in[4], in[2]);
+    m->dropped = s->rotary.dropped;
+    conditions c = {.table = in[7]};
+    if (!c.table) c.emb = conditioning(m, in[3], in[4], in[2]);
     syz_tensor *x[2] = {syz_apply_linear(m, "context_embedder", in[1]), syz_apply_linear(m, "x_embedder", in[0])};
     for (int64_t i = 0; i < s->layers; i++)
-        run_double(m, i, x, emb, rotation);
+        run_double(m, i, x, &c, rotation);
     syz_tensor *y = syz_concat(x, 2, 1);
     for (int64_t i = 0; i < s->single_layers; i++)
-        y = run_single(m, i, y, emb, rotation);
-    y = syz_narrow(y, 1, in[1]->shape.dim[1], in[0]->shape.dim[1]);
-    syz_tensor *mod = syz_apply_linear(m, "norm_out.linear", emb); /* scale before shift, unlike the blocks */
+        y = run_single(m, i, y, &c, rotation);
+    y = syz_narrow_view(y, 1, in[1]->shape.dim[1], in[0]->shape.dim[1]);
+    syz_tensor *mod = modulation(m, &c, modulation_layers(s) - 1); /* scale before shift, unlike the blocks */
     y = syz_layer_norm_modulate(y, chunk(mod, s, 1), chunk(mod, s, 0), EPS);
     out[0] = syz_apply_linear(m, "proj_out", y);
 }
 
 static const syz_method methods[] = {
-    {"forward", "hidden_states encoder_hidden_states pooled_projections timestep guidance? img_ids txt_ids", "sample",
-     forward},
+    {"forward", "hidden_states encoder_hidden_states pooled_projections timestep guidance? img_ids txt_ids modulation?",
+     "sample", forward},
+    {"modulation", "pooled_projections timestep guidance?", "modulation", modulations},
     {0},
 };
 
@@ -383,6 +488,7 @@ const syz_model_class_info syz_flux = {
     .weights = "diffusion_pytorch_model",
     .settings_size = sizeof(settings),
     .build = build,
+    .destroy = destroy,
     .methods = methods,
     .layouts = layouts,
 };

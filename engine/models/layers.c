@@ -59,8 +59,22 @@ static syz_tensor *bias_of(const syz_model *m, const char *name) {
     return syz_params_find(&m->params, path.text) < 0 ? NULL : syz_weight(m, path.text);
 }
 
+/* On a GPU a layer computes in the type of its weights, whatever it is given. */
+static syz_tensor *as_weight(syz_tensor *x, const syz_tensor *weight) {
+    if (!x || !weight || weight->device == 0 || x->dtype == weight->dtype) return x;
+    return weight->dtype == SYZ_BF16 || weight->dtype == SYZ_F32 ? syz_cast(x, weight->dtype) : x;
+}
+
 syz_tensor *syz_apply_linear(const syz_model *m, const char *name, syz_tensor *x) {
-    return syz_lora_apply(m, name, x, syz_linear(x, weight_of(m, name), bias_of(m, name)));
+    syz_tensor *weight = weight_of(m, name);
+    x = as_weight(x, weight);
+    return syz_lora_apply(m, name, x, syz_linear(x, weight, bias_of(m, name)));
+}
+
+syz_tensor *syz_apply_linear_gelu(const syz_model *m, const char *name, syz_tensor *x) {
+    if (syz_lora_acts_on(m, name)) return syz_gelu_tanh(syz_apply_linear(m, name, x));
+    syz_tensor *weight = weight_of(m, name);
+    return syz_linear_gelu(as_weight(x, weight), weight, bias_of(m, name));
 }
 
 bool syz_check_pixels(const syz_model *m, const syz_tensor *pixels, int64_t side, int64_t channels) {
@@ -71,7 +85,8 @@ bool syz_check_pixels(const syz_model *m, const syz_tensor *pixels, int64_t side
 }
 
 syz_tensor *syz_apply_conv(const syz_model *m, const char *name, syz_tensor *x, int64_t stride, int64_t pad) {
-    return syz_conv2d(x, weight_of(m, name), bias_of(m, name), stride, pad, pad, pad, pad);
+    syz_tensor *weight = weight_of(m, name);
+    return syz_conv2d(as_weight(x, weight), weight, bias_of(m, name), stride, pad, pad, pad, pad);
 }
 
 syz_tensor *syz_apply_layer_norm(const syz_model *m, const char *name, syz_tensor *x, double eps) {
@@ -89,6 +104,10 @@ syz_tensor *syz_apply_embedding(const syz_model *m, const char *name, syz_tensor
 
 syz_tensor *syz_narrow(syz_tensor *x, int64_t dim, int64_t begin, int64_t length) {
     return syz_slice(x, dim, begin, begin + length);
+}
+
+syz_tensor *syz_narrow_view(syz_tensor *x, int64_t dim, int64_t begin, int64_t length) {
+    return syz_slice_view(x, dim, begin, begin + length);
 }
 
 static void release_model(void *m) {

@@ -18,6 +18,13 @@ syz_lora *syz_lora_new(void) {
     return lora;
 }
 
+syz_status syz_lora_move(syz_lora *lora, int device) {
+    SYZ_TRY(syz_params_move(&lora->params, device));
+    for (int64_t k = 0; k < lora->count; k++)
+        if (lora->items[k].original) SYZ_TRY(syz_move(lora->items[k].original, device));
+    return SYZ_OK;
+}
+
 void syz_lora_free(syz_lora *lora) {
     if (!lora) return;
     for (int64_t k = 0; k < lora->count; k++) {
@@ -71,7 +78,7 @@ syz_status syz_lora_install(syz_lora *lora, syz_model *m) {
     for (int64_t i = 0; i < lora->params.count; i++)
         syz_set_requires_grad(lora->params.items[i].tensor, true);
     m->lora = lora;
-    return SYZ_OK;
+    return syz_lora_move(lora, syz_model_device(m));
 }
 
 /* ---- targets ---- */
@@ -204,12 +211,15 @@ static int64_t find(const syz_lora *lora, const char *module) {
     return index < 0 ? -1 : index / 2;
 }
 
+bool syz_lora_acts_on(const syz_model *m, const char *module) {
+    return m->lora && m->lora->enabled && !m->lora->merged && find(m->lora, module) >= 0;
+}
+
 /* The scale goes on the narrow tensor in the middle, which is cheaper than on the result. */
 syz_tensor *syz_lora_apply(const syz_model *m, const char *module, syz_tensor *x, syz_tensor *y) {
+    if (syz_failed() || !syz_lora_acts_on(m, module)) return y;
     const syz_lora *lora = m->lora;
-    if (!lora || !lora->enabled || lora->merged || syz_failed()) return y;
     int64_t k = find(lora, module);
-    if (k < 0) return y;
     syz_tensor *narrow = syz_linear(x, matrix(lora, 2 * k), NULL);
     double scale = lora->items[k].scale * lora->strength;
     if (scale != 1) narrow = syz_affine(narrow, scale, 0);

@@ -30,8 +30,11 @@ typedef struct syz_lora {
 
 /* y of [...,out] plus scale * B A x, or y itself where no adapter acts on this layer. */
 syz_tensor *syz_lora_apply(const syz_model *m, const char *module, syz_tensor *x, syz_tensor *y);
+/* Whether one acts on this layer: then its result is not that of the weight alone. */
+bool syz_lora_acts_on(const syz_model *m, const char *module);
 /* False while adapters are switched off: recomputing a block later would find them on again. */
 bool syz_lora_is_steady(const syz_model *m);
+syz_status syz_lora_move(syz_lora *lora, int device);
 void syz_lora_free(syz_lora *lora); /* NULL is allowed */
 
 /* ---- between lora.c and lora_file.c ---- */

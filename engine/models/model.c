@@ -4,6 +4,7 @@
 #include "core/alloc.h"
 #include "core/flops.h"
 #include "io/file.h"
+#include "ops/fp8.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -56,6 +57,8 @@ static const syz_model_class_info *find_class(const syz_json *config) {
 /* ---- life ---- */
 
 static void destroy(syz_model *m) {
+    syz_replays_free(m->replays);
+    if (m->settings && m->class->destroy) m->class->destroy(m);
     syz_lora_free(m->lora);
     syz_params_free(&m->params);
     syz_meter_return(m->meter);
@@ -74,6 +77,11 @@ void syz_model_release(syz_model *m) {
     if (m && --m->refs == 0) destroy(m);
 }
 
+static bool is_set(const char *variable, const char *value) {
+    const char *text = getenv(variable);
+    return text && strcmp(text, value) == 0;
+}
+
 /* A model whose parameters are declared and have no values. */
 static syz_model *build(const syz_json *config) {
     const syz_model_class_info *class = find_class(config);
@@ -83,6 +91,8 @@ static syz_model *build(const syz_json *config) {
     m->refs = 1;
     m->meter = syz_meter_take();
     m->class = class;
+    m->graphs = is_set("SYZ_GRAPHS", "1");
+    m->two_streams = is_set("SYZ_STREAMS", "2");
     m->config = json_incref(config->object);
     m->config_text = json_dumps(config->object, JSON_INDENT(2) | JSON_SORT_KEYS);
     if (!m->config_text) syz_fail(SYZ_ENOMEM, "out of memory: the text of %s", config->name);
@@ -227,7 +237,7 @@ static syz_model *load(const char *path, const char *config_text, bool keep) {
     char *name = weights_path(path);
     syz_weights *weights = name ? syz_weights_open(name) : NULL;
     if (weights && !m) m = build_beside(weights, name);
-    if (weights && m) load_weights(m, weights, name, keep);
+    if (weights && m && load_weights(m, weights, name, keep) == SYZ_OK) syz_model_to_device(m, syz_device_current());
     syz_weights_close(weights);
     free(name);
     if (!syz_failed()) return m;
@@ -259,7 +269,27 @@ syz_status syz_model_load_stored(syz_model **m, const char *path) {
 }
 
 syz_status syz_model_to_f32(syz_model *m) {
-    return syz_params_to_f32(&m->params);
+    m->train_bf16 = false;
+    return syz_params_to(&m->params, SYZ_F32);
+}
+
+syz_status syz_model_to_bf16(syz_model *m) {
+    m->train_bf16 = true;
+    return syz_params_to(&m->params, SYZ_BF16);
+}
+
+syz_dtype syz_model_trained_dtype(const syz_model *m) {
+    return m->train_bf16 ? SYZ_BF16 : SYZ_F32;
+}
+
+syz_status syz_model_to_device(syz_model *m, int device) {
+    SYZ_TRY(syz_params_move(&m->params, device));
+    return m->lora ? syz_lora_move(m->lora, device) : SYZ_OK;
+}
+
+int syz_model_device(const syz_model *m) {
+    const syz_tensor *first = m->params.count ? m->params.items[0].tensor : NULL;
+    return first ? first->device : 0;
 }
 
 syz_status syz_model_init(syz_model *m, uint64_t seed) {
@@ -340,6 +370,14 @@ void syz_model_set_checkpointing(syz_model *m, bool on) {
     m->checkpointing = on;
 }
 
+void syz_model_set_graphs(syz_model *m, bool on) {
+    m->graphs = on;
+}
+
+syz_graph_counts syz_model_graph_counts(const syz_model *m) {
+    return syz_replays_counts(m->replays);
+}
+
 double syz_model_flops(const syz_model *m) {
     return syz_meter_read(m->meter);
 }
@@ -408,6 +446,95 @@ static syz_status take_inputs(const syz_model *m, const syz_method *method, syz_
     return SYZ_OK;
 }
 
+static bool names_ids(const char *word, int length) {
+    return length > 4 && memcmp(word + length - 4, "_ids", 4) == 0;
+}
+
+/* Real inputs to the current device; indices and positions (NAME_ids) to the CPU, which reads them. */
+static void move_inputs(const syz_method *method, syz_tensor *in[]) {
+    int length;
+    const char *list = method->inputs, *word;
+    for (int k = 0; (word = next_word(&list, &length)); k++) {
+        if (!in[k]) continue;
+        if (!syz_is_float(in[k]->dtype) || names_ids(word, length))
+            in[k] = syz_copy_to(in[k], 0);
+        else if (in[k]->device != syz_device_current())
+            in[k] = syz_to_device(in[k], syz_device_current());
+    }
+}
+
+/* FNV-1a, a word at a time */
+static uint64_t mix(uint64_t hash, uint64_t word) {
+    return (hash ^ word) * 0x100000001b3u;
+}
+
+static uint64_t mix_params(uint64_t hash, const syz_params *params) {
+    for (int64_t i = 0; i < params->count; i++) {
+        const syz_tensor *t = params->items[i].tensor;
+        if (!t) continue;
+        hash = mix(hash, (uint64_t)(uintptr_t)syz_data(t));
+        hash = mix(hash, (uint64_t)t->dtype << 1 | t->requires_grad);
+        if (syz_fp8_wanted() && t->storage) hash = mix(hash, (uint64_t)(uintptr_t)t->storage->codes);
+    }
+    return hash;
+}
+
+/* Codes in e4m3 that a call has yet to make anew: a recording would make them in each repetition. */
+static bool has_stale_codes(const syz_params *params) {
+    for (int64_t i = 0; syz_fp8_wanted() && i < params->count; i++) {
+        const syz_tensor *t = params->items[i].tensor;
+        if (t && t->storage && t->storage->codes && !t->storage->codes_fresh) return true;
+    }
+    return false;
+}
+
+static uint64_t bits_of(double number) {
+    uint64_t bits;
+    memcpy(&bits, &number, sizeof bits);
+    return bits;
+}
+
+/* What a recording depends on besides its inputs: where parameters, their codes in e4m3 and adapters lie, their types,
+ * how strong adapters are. Made anew for each call, some microseconds, so that nothing that changes a model can forget
+ * to say so. */
+static uint64_t state_of(const syz_model *m) {
+    uint64_t hash = mix_params(mix(0xcbf29ce484222325u, m->dropped << 1 | syz_fp8_wanted()), &m->params);
+    const syz_lora *lora = m->lora;
+    if (!lora) return hash;
+    hash = mix(mix(hash, bits_of(lora->strength)), 2u * lora->enabled + lora->merged);
+    for (int64_t k = 0; k < lora->count; k++)
+        hash = mix(hash, bits_of(lora->items[k].scale));
+    return mix_params(hash, &lora->params);
+}
+
+typedef struct {
+    syz_model *model;
+    const syz_method *method;
+} method_run;
+
+static void run_plain(void *context, syz_tensor *const in[], syz_tensor *out[]) {
+    method_run *r = context;
+    r->method->run(r->model, in, out);
+}
+
+static void run_method(syz_model *m, const syz_method *method, syz_tensor *const in[], syz_tensor *out[]) {
+    method_run r = {m, method};
+    if (!m->graphs || syz_device_current() == 0 || syz_grad_enabled() || has_stale_codes(&m->params) ||
+        (m->lora && has_stale_codes(&m->lora->params))) {
+        run_plain(&r, in, out);
+        return;
+    }
+    syz_replay_call call = {.run = run_plain,
+                            .context = &r,
+                            .what = method,
+                            .state = state_of(m),
+                            .device = syz_device_current(),
+                            .in = in,
+                            .nin = count_words(method->inputs),
+                            .nout = count_words(method->outputs)};
+    syz_replays_run(&m->replays, &call, out);
+}
+
 syz_status syz_model_call(syz_model *m, const char *name, syz_tensor *const in[], int nin, syz_tensor *out[],
                           int capacity, int *nout) {
     *nout = 0;
@@ -417,8 +544,10 @@ syz_status syz_model_call(syz_model *m, const char *name, syz_tensor *const in[]
     syz_tensor *inputs[SYZ_MODEL_MAX_INPUTS] = {0}, *outputs[SYZ_MODEL_MAX_OUTPUTS] = {0};
     SYZ_TRY(take_inputs(m, method, in, nin, inputs));
     SYZ_TRY(syz_scope_push());
-    int meter = syz_meter_swap(m->meter);
-    method->run(m, inputs, outputs);
+    int meter = syz_meter_swap(m->meter), device = syz_device_swap(syz_model_device(m));
+    move_inputs(method, inputs);
+    if (!syz_failed()) run_method(m, method, inputs, outputs);
+    syz_device_swap(device);
     syz_meter_swap(meter);
     if (!syz_failed()) {
         int count = count_words(method->outputs);

@@ -7,6 +7,7 @@
 #include "models/layout.h"
 #include "models/lora.h"
 #include "models/params.h"
+#include "models/replay.h"
 #include "ops/ops.h"
 #include "tensor/tensor.h"
 
@@ -26,6 +27,7 @@ typedef struct {
     size_t settings_size; /* of the architecture's own structure, zeroed before build */
     /* Read the configuration into m->settings and declare every parameter. Errors stay pending. */
     void (*build)(syz_model *m, const syz_json *config);
+    void (*destroy)(syz_model *m);    /* frees what m->settings points to; NULL: nothing */
     bool (*ignore)(const char *name); /* names in weight files to pass over; NULL: none */
     const syz_method *methods;        /* ends with an empty name */
     const syz_layout *layouts;        /* checkpoints with other names; ends with an empty one; NULL: none */
@@ -39,8 +41,13 @@ struct syz_model {
     syz_params params;
     void *settings;
     bool checkpointing;
-    int meter;      /* counts its floating-point operations (core/flops.h) */
-    syz_lora *lora; /* NULL without adapters */
+    bool train_bf16;  /* syz_model_to_bf16() was the last to say */
+    int meter;        /* counts its floating-point operations (core/flops.h) */
+    syz_lora *lora;   /* NULL without adapters */
+    bool two_streams; /* on a GPU parts that do not depend on each other run side by side */
+    bool graphs;      /* calls without gradients are recorded and repeated */
+    syz_replays *replays;
+    uint64_t dropped; /* counts what calls kept on the device between them, and have freed */
 };
 
 /* An integer of the configuration, refused outside low..high. */
@@ -62,6 +69,8 @@ void syz_add_weight(syz_model *m, const char *name, syz_shape shape, syz_init in
 syz_tensor *syz_weight(const syz_model *m, const char *name);
 /* x of [..., in] -> [..., out]; a bias is used where it was declared, and an adapter where one is attached. */
 syz_tensor *syz_apply_linear(const syz_model *m, const char *name, syz_tensor *x);
+/* gelu_tanh of that, in one operation where no adapter is attached */
+syz_tensor *syz_apply_linear_gelu(const syz_model *m, const char *name, syz_tensor *x);
 /* Whether pixels are [N,side,side,channels]; an error if not. */
 bool syz_check_pixels(const syz_model *m, const syz_tensor *pixels, int64_t side, int64_t channels);
 /* x of [N,H,W,C]; `pad` rows and columns of zeros on every side */
@@ -76,6 +85,8 @@ syz_tensor *syz_apply_embedding(const syz_model *m, const char *name, syz_tensor
 
 /* Columns begin..begin+length-1 of dimension `dim`. */
 syz_tensor *syz_narrow(syz_tensor *x, int64_t dim, int64_t begin, int64_t length);
+/* The same without a copy where the elements lie together; for what does not outlive x, which stays alive with it. */
+syz_tensor *syz_narrow_view(syz_tensor *x, int64_t dim, int64_t begin, int64_t length);
 
 /* Whether blocks keep only their inputs now: the model is set so, and gradients are recorded. */
 bool syz_is_checkpointing(const syz_model *m);

@@ -158,11 +158,11 @@ syz_status syz_params_load(syz_params *params, const syz_weights *weights, const
     return status;
 }
 
-/* The values of a parameter that is half precision or lies in a mapped file, as f32 of its own. */
-static syz_status to_f32(syz_param *param) {
+/* The values of a parameter that has another dtype or lies in a mapped file, as a tensor of its own. */
+static syz_status convert(syz_param *param, syz_dtype dtype) {
     syz_tensor *t = param->tensor;
-    if (!t || (t->dtype == SYZ_F32 && !t->storage->release)) return SYZ_OK;
-    syz_tensor *values = t->dtype == SYZ_F32 ? syz_copy(t) : syz_cast(t, SYZ_F32);
+    if (!t || (t->dtype == dtype && !t->storage->release)) return SYZ_OK;
+    syz_tensor *values = t->dtype == dtype ? syz_copy(t) : syz_cast(t, dtype);
     if (!values) return syz_error_status();
     syz_set_requires_grad(values, t->requires_grad);
     syz_release(t);
@@ -170,14 +170,26 @@ static syz_status to_f32(syz_param *param) {
     return set_values(param, values);
 }
 
-syz_status syz_params_to_f32(syz_params *params) {
+syz_status syz_params_to(syz_params *params, syz_dtype dtype) {
+    syz_memory_tag tag = syz_memory_tag_swap(SYZ_MEMORY_WEIGHTS);
     syz_status status = syz_error_status();
     syz_no_grad_push();
     for (int64_t i = 0; i < params->count && status == SYZ_OK; i++) {
         if ((status = syz_scope_push()) != SYZ_OK) break;
-        status = to_f32(&params->items[i]);
+        status = convert(&params->items[i], dtype);
         syz_scope_pop();
     }
     syz_no_grad_pop();
+    syz_memory_tag_swap(tag);
+    return status;
+}
+
+syz_status syz_params_move(syz_params *params, int device) {
+    SYZ_TRY(syz_device_check(device));
+    syz_memory_tag tag = syz_memory_tag_swap(SYZ_MEMORY_WEIGHTS);
+    syz_status status = syz_error_status();
+    for (int64_t i = 0; i < params->count && status == SYZ_OK; i++)
+        status = syz_move(params->items[i].tensor, device);
+    syz_memory_tag_swap(tag);
     return status;
 }

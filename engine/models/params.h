@@ -54,7 +54,8 @@ syz_tensor *syz_params_draw(const syz_param *param, const syz_random_weights *ho
  * stored, sharing the file's memory where their order there is ours. */
 syz_status syz_params_load(syz_params *params, const syz_weights *weights, const struct syz_source *sources, bool keep);
 /* Make of parameters that were loaded as stored what syz_params_load() makes without `keep`. */
-syz_status syz_params_to_f32(syz_params *params);
+syz_status syz_params_to(syz_params *params, syz_dtype dtype);
+syz_status syz_params_move(syz_params *params, int device);
 /* Write folder/name.safetensors with every parameter as `dtype`, or, when there are more bytes than `max_shard_bytes`,
  * shards and their index. What an earlier save left under other names goes. `random` NULL: the parameters' values;
  * otherwise parameters need no values, and each is drawn when it is written. See save.c. */

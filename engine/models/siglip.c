@@ -95,7 +95,7 @@ static syz_tensor *project(const syz_model *m, const syz_encoder *e, syz_tensor 
 static syz_tensor *pool(const syz_model *m, const syz_encoder *e, syz_tensor *x) {
     if (!x) return NULL;
     syz_shape one = SYZ_SHAPE(x->shape.dim[0], 1, e->width);
-    syz_tensor *probe = syz_broadcast_to(syz_as_f32(syz_weight(m, NAME ".head.probe")), one);
+    syz_tensor *probe = syz_broadcast_to(syz_as_type_of(x, syz_weight(m, NAME ".head.probe")), one);
     syz_tensor *y = syz_attention(project(m, e, probe, 0), project(m, e, x, 1), project(m, e, x, 2), NULL, 0, false);
     y = syz_apply_linear(m, NAME ".head.attention.out_proj", syz_reshape(y, one));
     syz_tensor *z = syz_apply_layer_norm(m, NAME ".head.layernorm", y, e->eps);

@@ -131,7 +131,7 @@ static int64_t bucket_of(const settings *s, int64_t offset) {
 
 /* The bias of every head on every pair of query and key: [1,H,T,T] */
 static syz_tensor *position_bias(const syz_model *m, const settings *s, int64_t length) {
-    syz_tensor *ids = syz_empty(SYZ_I64, SYZ_SHAPE(length * length));
+    syz_tensor *ids = syz_host_zeros(SYZ_I64, SYZ_SHAPE(length * length));
     if (!ids) return NULL;
     for (int64_t q = 0; q < length; q++)
         for (int64_t k = 0; k < length; k++)
@@ -142,7 +142,8 @@ static syz_tensor *position_bias(const syz_model *m, const settings *s, int64_t 
 
 /* mask [B,T], 0 for padding -> [B,1,1,T], to be added to scores: so low that padding gets no weight */
 static syz_tensor *padding_bias(syz_tensor *mask) {
-    syz_tensor *bias = syz_affine(syz_cast(mask, SYZ_F32), FLT_MAX, -FLT_MAX);
+    mask = syz_cast(syz_to_device(mask, syz_device_current()), SYZ_F32);
+    syz_tensor *bias = syz_affine(mask, FLT_MAX, -FLT_MAX);
     return bias ? syz_reshape(bias, SYZ_SHAPE(mask->shape.dim[0], 1, 1, mask->shape.dim[1])) : NULL;
 }
 
