@@ -20,9 +20,13 @@ local opt = syz.options {
   cfg = { 2, "k of form cfg, whose text is k positive + (1 - k) negative" },
   lambda = { { 1, 1 }, "weight of the loss, at the clean and the noisy end of the window" },
   precision = { "f32", "of matrix products and convolutions", { "f32", "bf16" } },
+  rollout_type = { "same", "fp8: the transformer's layers in 8 bits during rollouts", { "same", "fp8" } },
 }
 
-local pipe = syz.pipeline(opt.model, { embeddings = opt.embeddings ~= "" and opt.embeddings or nil })
+local pipe = syz.pipeline(opt.model, {
+  embeddings = opt.embeddings ~= "" and opt.embeddings or nil,
+  rollout = opt.rollout_type == "fp8" and "fp8" or nil,
+})
 local reward = syz.reward.clip(opt.reward)
 
 return syz.train {

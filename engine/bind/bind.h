@@ -86,10 +86,21 @@ void bind_open_tensor(lua_State *L); /* adds to the table on top of the stack, a
 
 /* ---- tensor values (values.c) ---- */
 
-double bind_value(const syz_tensor *t, int64_t i); /* element i as a number */
-int bind_tensor_text(lua_State *L);                /* __tostring */
-int bind_tensor_table(lua_State *L);               /* t:totable() */
+double bind_value(const syz_tensor *t, int64_t i);                              /* element i as a number */
+syz_tensor *bind_host_from(syz_dtype dtype, syz_shape shape, const void *data); /* on the CPU; copies */
+int bind_tensor_text(lua_State *L);                                             /* __tostring */
+int bind_tensor_table(lua_State *L);                                            /* t:totable() */
 void bind_open_values(lua_State *L);
+
+/* ---- devices (device.c) ---- */
+
+bool bind_is_device(const char *name); /* "cpu", "cuda", "cuda:1", whether or not there is one */
+int bind_tensor_to_device(lua_State *L);
+/* Replace the tensor at `index` by a copy on the CPU, unless it lies there. */
+void bind_to_host(lua_State *L, int index);
+int bind_model_to(lua_State *L);
+int bind_model_device(lua_State *L);
+void bind_open_device(lua_State *L);
 
 /* ---- arguments (check.c) ---- */
 
@@ -134,6 +145,7 @@ void bind_open_tokenizer(lua_State *L); /* tokenizer */
 void bind_open_model(lua_State *L);     /* model */
 void bind_open_optim(lua_State *L);     /* adamw, ema */
 void bind_open_data(lua_State *L);      /* webdataset, tfevents, yaml */
+void bind_open_comm(lua_State *L);      /* comm */
 void bind_open_machine(lua_State *L);   /* clocks, memory, threads, machine, terminal */
 
 #endif

@@ -23,7 +23,9 @@ int luaopen_syz_core(lua_State *L) {
     bind_open_model(L);
     bind_open_optim(L);
     bind_open_data(L);
+    bind_open_comm(L);
     bind_open_machine(L);
+    bind_open_device(L);
     lua_pushlightuserdata(L, &opened);
     lua_pushvalue(L, -2);
     lua_rawset(L, LUA_REGISTRYINDEX);

@@ -104,6 +104,13 @@ static int core_precision(lua_State *L) {
     return 1;
 }
 
+/* fp8(boolean): linear layers of tokens in 8 bits, inside no_grad */
+static int core_fp8(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TBOOLEAN);
+    bind_try(L, syz_set_fp8(lua_toboolean(L, 1)));
+    return 0;
+}
+
 /* interrupted() -> whether Ctrl-C was pressed and nothing has answered it yet */
 static int core_interrupted(lua_State *L) {
     lua_pushboolean(L, bind_interrupt_wanted());
@@ -226,6 +233,7 @@ static const luaL_Reg functions[] = {
     {"memory_trim", core_memory_trim},
     {"threads", core_threads},
     {"precision", core_precision},
+    {"fp8", core_fp8},
     {"interrupted", core_interrupted},
     {"defer_interrupt", core_defer_interrupt},
     {"clear_interrupt", core_clear_interrupt},

@@ -230,6 +230,27 @@ static int model_checkpointing(lua_State *L) {
     return return_self(L);
 }
 
+/* m:graphs([on]): whether calls without gradients on a GPU are recorded and repeated (CUDA graphs); without an argument
+ * -> {recorded, replayed, refused, reason}, the reason only if there is one */
+static int model_graphs(lua_State *L) {
+    syz_model *model = check_model(L);
+    if (lua_gettop(L) > 1) {
+        syz_model_set_graphs(model, bind_check_boolean(L, 2));
+        return return_self(L);
+    }
+    syz_graph_counts counts = syz_model_graph_counts(model);
+    lua_createtable(L, 0, 4);
+    lua_pushnumber(L, (double)counts.recorded);
+    lua_setfield(L, -2, "recorded");
+    lua_pushnumber(L, (double)counts.replayed);
+    lua_setfield(L, -2, "replayed");
+    lua_pushnumber(L, (double)counts.refused);
+    lua_setfield(L, -2, "refused");
+    if (counts.reason[0]) lua_pushstring(L, counts.reason);
+    if (counts.reason[0]) lua_setfield(L, -2, "reason");
+    return 1;
+}
+
 static int model_zero_grad(lua_State *L) {
     const syz_model *model = check_model(L);
     for (int64_t k = 0; k < syz_model_param_count(model); k++) {
@@ -332,6 +353,22 @@ static int model_to_f32(lua_State *L) {
     return return_self(L);
 }
 
+static syz_status run_to_bf16(void *model) {
+    return syz_model_to_bf16(model);
+}
+
+/* m:to_bf16(): the same in bf16; the optimizer keeps what is missing to f32 */
+static int model_to_bf16(lua_State *L) {
+    bind_try(L, bind_run(run_to_bf16, check_model(L)));
+    return return_self(L);
+}
+
+/* m:trained_dtype() -> "f32", or "bf16" after m:to_bf16() */
+static int model_trained_dtype(lua_State *L) {
+    lua_pushstring(L, syz_dtype_name(syz_model_trained_dtype(check_model(L))));
+    return 1;
+}
+
 typedef struct {
     const syz_model *model;
     const char *folder;
@@ -409,11 +446,16 @@ static const luaL_Reg methods[] = {
     {"param", model_param},
     {"requires_grad", model_requires_grad},
     {"checkpointing", model_checkpointing},
+    {"graphs", model_graphs},
     {"zero_grad", model_zero_grad},
     {"flops", model_flops},
     {"init", model_init},
     {"check", model_check},
     {"to_f32", model_to_f32},
+    {"to", bind_model_to},
+    {"device", bind_model_device},
+    {"to_bf16", model_to_bf16},
+    {"trained_dtype", model_trained_dtype},
     {"save", model_save},
     {"save_random", model_save_random},
     {NULL, NULL},

@@ -31,7 +31,17 @@ static double option(lua_State *L, int table, const char *name, double missing) 
     return value;
 }
 
-/* adamw(params, {lr, beta1, beta2, eps, weight_decay}) */
+static syz_moments moments_option(lua_State *L, int table) {
+    static const char *const names[] = {
+        [SYZ_MOMENTS_F32] = "f32", [SYZ_MOMENTS_8BIT] = "8bit", [SYZ_MOMENTS_HOST] = "host", NULL};
+    if (lua_isnoneornil(L, table)) return SYZ_MOMENTS_F32;
+    lua_getfield(L, table, "moments");
+    syz_moments moments = (syz_moments)luaL_checkoption(L, -1, "f32", names);
+    lua_pop(L, 1);
+    return moments;
+}
+
+/* adamw(params, {lr, beta1, beta2, eps, weight_decay, moments}) */
 static int new_adamw(lua_State *L) {
     int64_t count;
     syz_tensor **list = bind_check_list(L, 1, &count);
@@ -40,7 +50,8 @@ static int new_adamw(lua_State *L) {
                                  .beta1 = option(L, 2, "beta1", 0.9),
                                  .beta2 = option(L, 2, "beta2", 0.999),
                                  .eps = option(L, 2, "eps", 1e-8),
-                                 .weight_decay = option(L, 2, "weight_decay", 1e-2)};
+                                 .weight_decay = option(L, 2, "weight_decay", 1e-2),
+                                 .moments = moments_option(L, 2)};
     bind_adamw *self = bind_new(L, &adamw_type, sizeof *self);
     size_t bytes = (size_t)count * sizeof *list;
     self->params = malloc(bytes ? bytes : 1);
@@ -85,6 +96,14 @@ static syz_status run_scale(void *context) {
     return syz_scale_grads(c->self->params, c->self->count, c->limit);
 }
 
+/* o:limit(max_norm) -> norm: clips the gradients of the next step alone, while it reads them */
+static int adamw_limit(lua_State *L) {
+    double norm;
+    bind_try(L, syz_adamw_limit(&norm, check_adamw(L)->adamw, luaL_checknumber(L, 2)));
+    lua_pushnumber(L, norm);
+    return 1;
+}
+
 /* o:scale(factor): every gradient times that */
 static int adamw_scale(lua_State *L) {
     bind_try(L, bind_run(run_scale, &(clipping){.self = check_adamw(L), .limit = luaL_checknumber(L, 2)}));
@@ -118,44 +137,68 @@ static int adamw_set_count(lua_State *L) {
     return 0;
 }
 
-static const char *const moment_names[] = {[SYZ_ADAMW_M] = "m", [SYZ_ADAMW_V] = "v"};
+static const char *const state_names[SYZ_ADAMW_STATES] = {[SYZ_ADAMW_M] = "m",
+                                                          [SYZ_ADAMW_V] = "v",
+                                                          [SYZ_ADAMW_M_SCALE] = "m_scale",
+                                                          [SYZ_ADAMW_V_SCALE] = "v_scale",
+                                                          [SYZ_ADAMW_REMAINDER] = "remainder"};
 
-/* o:state() -> {m = {tensors}, v = {tensors}}: the moments themselves, not copies */
+/* Parameters are counted from 1. */
+static int64_t check_parameter(lua_State *L, int argument, const bind_adamw *self) {
+    int64_t index = bind_check_integer(L, argument);
+    luaL_argcheck(L, index >= 1 && index <= self->count, argument, "there is no such parameter");
+    return index - 1;
+}
+
+/* o:state(i) -> {m = tensor, v = tensor, ...}: what the optimizer holds of a parameter, themselves, not copies */
 static int adamw_state(lua_State *L) {
     bind_adamw *self = check_adamw(L);
-    lua_createtable(L, 0, 2);
-    for (int kind = SYZ_ADAMW_M; kind <= SYZ_ADAMW_V; kind++) {
-        lua_createtable(L, (int)self->count, 0);
-        for (int64_t k = 0; k < self->count; k++) {
-            bind_push_strong(L, syz_adamw_moment(self->adamw, k, (syz_adamw_moment_kind)kind));
-            lua_rawseti(L, -2, (int)k + 1);
-        }
-        lua_setfield(L, -2, moment_names[kind]);
+    int64_t k = check_parameter(L, 2, self);
+    lua_createtable(L, 0, SYZ_ADAMW_STATES);
+    for (int kind = 0; kind < SYZ_ADAMW_STATES; kind++) {
+        syz_tensor *state = syz_adamw_state(self->adamw, k, (syz_adamw_state_kind)kind);
+        if (!state) continue;
+        bind_push_strong(L, state);
+        lua_setfield(L, -2, state_names[kind]);
     }
     return 1;
 }
 
-static int adamw_load_state(lua_State *L) {
+typedef struct {
+    const syz_adamw *adamw;
+    int64_t index;
+} parameter;
+
+static syz_tensor *make_master(void *context) {
+    const parameter *p = context;
+    return syz_adamw_master(p->adamw, p->index);
+}
+
+/* o:master(i) -> the f32 values of a parameter, a new tensor */
+static int adamw_master(lua_State *L) {
     bind_adamw *self = check_adamw(L);
-    luaL_checktype(L, 2, LUA_TTABLE);
-    for (int kind = SYZ_ADAMW_M; kind <= SYZ_ADAMW_V; kind++) {
-        lua_getfield(L, 2, moment_names[kind]);
-        luaL_checktype(L, -1, LUA_TTABLE);
-        for (int64_t k = 0; k < self->count; k++) {
-            lua_rawgeti(L, -1, (int)k + 1);
-            syz_tensor *source = bind_check_tensor(L, lua_gettop(L));
-            bind_try(L, syz_assign(syz_adamw_moment(self->adamw, k, (syz_adamw_moment_kind)kind), source));
-            lua_pop(L, 1);
-        }
-        lua_pop(L, 1);
-    }
+    return bind_make(L, make_master, &(parameter){self->adamw, check_parameter(L, 2, self)});
+}
+
+/* o:set_master(i, tensor) */
+static int adamw_set_master(lua_State *L) {
+    bind_adamw *self = check_adamw(L);
+    int64_t k = check_parameter(L, 2, self);
+    bind_try(L, syz_adamw_set_master(self->adamw, k, bind_check_tensor(L, 3)));
     return 0;
 }
 
-static const luaL_Reg adamw_methods[] = {
-    {"step", adamw_step},   {"zero_grad", adamw_zero_grad},   {"clip", adamw_clip},
-    {"scale", adamw_scale}, {"count", adamw_count},           {"set_count", adamw_set_count},
-    {"state", adamw_state}, {"load_state", adamw_load_state}, {NULL, NULL}};
+static const luaL_Reg adamw_methods[] = {{"step", adamw_step},
+                                         {"zero_grad", adamw_zero_grad},
+                                         {"clip", adamw_clip},
+                                         {"limit", adamw_limit},
+                                         {"scale", adamw_scale},
+                                         {"count", adamw_count},
+                                         {"set_count", adamw_set_count},
+                                         {"state", adamw_state},
+                                         {"master", adamw_master},
+                                         {"set_master", adamw_set_master},
+                                         {NULL, NULL}};
 
 /* ---- moving averages ---- */
 
@@ -163,15 +206,16 @@ static bind_ema *check_ema(lua_State *L) {
     return bind_check(L, 1, &ema_type);
 }
 
-/* ema(params, decay) */
+/* ema(params or an adamw, decay) */
 static int new_ema(lua_State *L) {
+    bind_adamw *optimizer = lua_istable(L, 1) ? NULL : check_adamw(L);
     int64_t count;
-    syz_tensor **list = bind_check_list(L, 1, &count);
+    syz_tensor **list = optimizer ? NULL : bind_check_list(L, 1, &count);
     double decay = luaL_checknumber(L, 2);
     if (!(decay >= 0 && decay < 1)) return luaL_argerror(L, 2, "the decay must be at least 0 and below 1");
     bind_ema *self = bind_new(L, &ema_type, sizeof *self);
     self->decay = decay;
-    bind_try(L, syz_ema_create(&self->ema, list, count));
+    bind_try(L, optimizer ? syz_ema_create_for(&self->ema, optimizer->adamw) : syz_ema_create(&self->ema, list, count));
     return 1;
 }
 
@@ -190,7 +234,7 @@ static int ema_update(lua_State *L) {
 }
 
 static int ema_swap(lua_State *L) {
-    syz_ema_swap(check_ema(L)->ema);
+    bind_try(L, syz_ema_swap(check_ema(L)->ema));
     return 0;
 }
 

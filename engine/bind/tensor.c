@@ -202,6 +202,7 @@ static int tensor_finite(lua_State *L) {
 }
 
 static int tensor_hash(lua_State *L) {
+    bind_to_host(L, 1);
     syz_tensor *t = bind_check_tensor(L, 1);
     char text[SYZ_SHA256_TEXT];
     syz_sha256(text, syz_data(t), syz_nbytes(t));

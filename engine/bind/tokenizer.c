@@ -48,7 +48,7 @@ typedef struct {
 
 static syz_tensor *make_batch(void *context) {
     const batch *b = context;
-    return syz_from(SYZ_I64, b->shape, b->ids);
+    return bind_host_from(SYZ_I64, b->shape, b->ids);
 }
 
 /* tok:batch({texts}, length [, pad id]) -> i64 [B,length]: begin, tokens cut to fit, end, padding; and a list of how

@@ -46,6 +46,7 @@ double bind_value(const syz_tensor *t, int64_t i) {
 }
 
 int bind_tensor_table(lua_State *L) {
+    bind_to_host(L, 1);
     syz_tensor *t = bind_check_tensor(L, 1);
     int64_t n = syz_numel(t);
     if (n > 1 << 26) return luaL_error(L, "totable: the tensor has more than 2^26 elements");
@@ -66,10 +67,13 @@ int bind_tensor_text(lua_State *L) {
         return 1;
     }
     enum { SHOWN = 6 };
-    char text[512], shape[128];
+    char text[512], shape[128], device[24] = "";
     int64_t n = syz_numel(t);
-    int used = snprintf(text, sizeof text, "tensor %s %s", syz_dtype_name(syz_tensor_dtype(t)),
-                        syz_shape_text(syz_tensor_shape(t), shape, sizeof shape));
+    if (syz_tensor_device(t)) snprintf(device, sizeof device, " cuda:%d", syz_tensor_device(t) - 1);
+    int used = snprintf(text, sizeof text, "tensor %s %s%s", syz_dtype_name(syz_tensor_dtype(t)),
+                        syz_shape_text(syz_tensor_shape(t), shape, sizeof shape), device);
+    bind_to_host(L, 1);
+    t = bind_check_tensor(L, 1);
     if (n > 1) {
         double sum = 0, squares = 0, low = INFINITY, high = -INFINITY;
         for (int64_t i = 0; i < n; i++) {
@@ -107,10 +111,21 @@ static syz_tensor *make_full(void *context) {
     return syz_full(r->dtype, r->shape, r->value);
 }
 
+syz_tensor *bind_host_from(syz_dtype dtype, syz_shape shape, const void *data) {
+    int device = syz_device_current();
+    syz_set_device(0);
+    syz_tensor *t = syz_from(dtype, shape, data);
+    syz_set_device(device);
+    return t;
+}
+
+/* Real numbers lie where tensors are made now, whole ones on the CPU: they are indices as a rule. */
 static syz_tensor *make_array(void *context) {
     request *r = context;
-    syz_tensor *t = syz_from(SYZ_F64, r->shape, r->array);
-    return r->dtype == SYZ_F64 ? t : syz_op_apply(op_cast, (syz_arg[]){{.tensor = t}, {.integer = r->dtype}});
+    syz_tensor *t = bind_host_from(SYZ_F64, r->shape, r->array);
+    if (r->dtype != SYZ_F64) t = syz_op_apply(op_cast, (syz_arg[]){{.tensor = t}, {.integer = r->dtype}});
+    bool whole = r->dtype == SYZ_I64 || r->dtype == SYZ_I32 || r->dtype == SYZ_U8;
+    return whole ? t : syz_copy_to(t, syz_device_current());
 }
 
 static syz_tensor *make_cast(void *args) {
@@ -224,8 +239,9 @@ static int core_tensor(lua_State *L) {
     return bind_make(L, make_array, &r);
 }
 
-/* t:to(dtype): a recorded operation, so gradients flow back through it. */
+/* t:to(dtype) or t:to(device): recorded operations, so gradients flow back through them. */
 static int tensor_to(lua_State *L) {
+    if (lua_type(L, 2) == LUA_TSTRING && bind_is_device(lua_tostring(L, 2))) return bind_tensor_to_device(L);
     syz_arg args[2] = {{.tensor = bind_check_tensor(L, 1)}, {.integer = bind_check_dtype(L, 2)}};
     if (syz_tensor_dtype(args[0].tensor) == (syz_dtype)args[1].integer) {
         lua_settop(L, 1);

@@ -5,6 +5,7 @@
 
 local core = require "syz.core"
 local args = require "syz.cli.args"
+local device = require "syz.device"
 local message = require "syz.message"
 local nearest = require "syz.nearest"
 local progress = require "syz.progress"
@@ -97,7 +98,7 @@ function cli.main(argv)
   local words, name = {}, nil
   for i, word in ipairs(argv) do
     local before = argv[i - 1]
-    local is_value = before == "--threads" or before == "--seed"
+    local is_value = before == "--threads" or before == "--seed" or before == "--device"
     if not name and (word:sub(1, 1) ~= "-" or shortcuts[word]) and not is_value then
       name = shortcuts[word] or word
     else
@@ -125,6 +126,10 @@ function cli.main(argv)
   if given.threads then
     if given.threads < 1 or given.threads > 4096 then return cli.misuse("--threads takes 1 to 4096", command) end
     core.threads(given.threads)
+  end
+  if given.device then
+    local ok, raised = pcall(device.choose, given.device)
+    if not ok then return cli.fail(raised, cli.misused) end
   end
   return run_command(command, given)
 end

@@ -172,7 +172,7 @@ function Comparison:trains_whole()
 end
 
 function Comparison:snapshot()
-  if self:trains_whole() then loop.to_f32 { transformer = self.pipeline.transformer } end
+  if self:trains_whole() then loop.own_values { transformer = self.pipeline.transformer } end
   self.start = {}
   for i, module in ipairs(self:parts()) do
     self.start[i] = {}

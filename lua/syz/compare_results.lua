@@ -116,7 +116,7 @@ local function pictures(comparison, run, rows)
         local path = row.picture and run.folder .. "/" .. row.picture
         if row.variant == variant.name and row.seed == comparison.seeds[1] and path and core.file.exists(path) then
           local picture = core.image.read(path)
-          if #parts > 0 then parts[#parts + 1] = core.full({ 4, picture:size(1), 3 }, 255):to("u8") end
+          if #parts > 0 then parts[#parts + 1] = core.full({ 4, picture:size(1), 3 }, 255):to("cpu"):to("u8") end
           parts[#parts + 1], names[#names + 1] = picture, variant.name
         end
       end

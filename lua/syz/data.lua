@@ -1,5 +1,6 @@
 --- Training data: prompts from a text file, images with metadata from a WebDataset or an image folder.
 local core = require "syz.core"
+local device = require "syz.device"
 local identity = require "syz.identity"
 local message = require "syz.message"
 local progress = require "syz.progress"
@@ -195,7 +196,8 @@ function Images:count() return #self.meta end
 function Images:batch(indices)
   local zero_based = {}
   for i, index in ipairs(indices) do zero_based[i] = index - 1 end
-  return self.pixels:index_select(0, core.tensor(zero_based, { #zero_based }, "i64")):to("f32") / 255
+  local chosen = self.pixels:index_select(0, core.tensor(zero_based, { #zero_based }, "i64"))
+  return device.here(chosen):to("f32") / 255
 end
 
 --- Positions of the images that share a metadata field, one list per value, in order of first appearance.

@@ -3,7 +3,9 @@
 --
 -- At full depth nothing was run: its operations are those of the shallow model times the ratio of what syz.flops says
 -- of the two, its memory that of the shallow one plus what each block left out would add.
+local activations = require "syz.activations"
 local core = require "syz.core"
+local device = require "syz.device"
 local flops = require "syz.flops"
 local loop = require "syz.loop"
 local progress = require "syz.progress"
@@ -11,15 +13,25 @@ local progress = require "syz.progress"
 local dry_step = {}
 
 ---@class syz.DryReport
----@field models table[]      { path, class, missing, parameters, shallow, role, bytes, flops }
+---@field models table[]      { path, class, missing, parameters, shallow, role, bytes, flops, states }; states of a
+---                            trained one: bytes of its weights, remainders, gradients and moments
 ---@field parts integer       equal parts of an update, of which one was made
 ---@field flops number        of an update, at full depth
 ---@field peak number         bytes, of the part that was made
 ---@field peak_full number    bytes, at full depth
+---@field device string       "cpu", "cuda:0"
+---@field uses table|nil      of a GPU: the peak's bytes of weights, gradients, optimizer, activations
 ---@field stats table         of the step: loss, reward, grad_norm
 
--- Bytes of a trained number: the f32 weight, its gradient and AdamW's two moments.
-local TRAINED = 16
+-- What training keeps of a module with so many parameters, and the sum.
+local function trained_states(experiment, module, parameters)
+  local states, sum = {}, 0
+  for name, bytes in pairs(experiment.optimizer:bytes(loop.dtype(module))) do
+    states[name] = parameters * bytes
+    sum = sum + states[name]
+  end
+  return states, sum
+end
 
 -- Bytes of a frozen number, by how it is kept; large published files are bf16 or f16.
 local function frozen(entry)
@@ -53,15 +65,20 @@ function dry_step.deeper(entry, pipe)
   return math.max(1, depth(entry.config)) / math.max(1, depth(made))
 end
 
+local function live()
+  return (device.is_gpu() and core.device_memory(device.current()) or core.memory()).live
+end
+
 -- What one more block of the transformer keeps for the backward pass, in bytes.
 local function kept_by_a_block(experiment, pipe, config)
   return core.scope(function()
     local prompts = { "a" }
     local x, cond = pipe:noise(core.generator(1), 1), pipe:condition(prompts)
-    local before = core.memory().live
+    local before = live()
     local v = pipe:velocity(x, 0.5, cond, 3.5)
-    local kept = core.memory().live - before - 4 * v:numel()
-    return math.max(0, kept) / math.max(1, blocks(config)) * experiment.batch
+    local kept = live() - before - 4 * v:numel()
+    local samples = experiment.batch * (experiment.method.views_at_once or 1)
+    return math.max(0, kept) / math.max(1, blocks(config)) * samples
   end)
 end
 
@@ -79,15 +96,20 @@ local function watched(pipe, body)
   if not ok then error(raised, 0) end
 end
 
--- One part of one update, as the loop would make it.
-local function make_step(experiment)
-  local method, stats = experiment.method, nil
-  local parameters = {}
-  loop.trainable(method.modules)
+-- Everything in its place, and what is measured before the first step, which is no part of it.
+local function get_ready(experiment)
+  local method, parameters = experiment.method, {}
+  activations.place(experiment)
   for _, module in pairs(method.modules) do
     for _, parameter in ipairs(module:parameters()) do parameters[#parameters + 1] = parameter end
   end
   experiment.optimizer:bind(parameters)
+  if type(experiment.prompts) == "table" then experiment:prepare(experiment.prompts[1]) end
+end
+
+-- One part of one update, as the loop would make it.
+local function make_step(experiment)
+  local method, stats = experiment.method, nil
   local step = experiment:stepper { ledger = function() end }
   watched(method.pipeline, function()
     core.scope(function()
@@ -103,22 +125,25 @@ local function describe(entry, experiment, before)
   local trained
   for _, module in pairs(experiment.method.modules) do trained = trained or rawequal(module, entry.model) end
   local shallow = entry.model:numel()
+  local states, bytes = nil, nil
+  if trained then states, bytes = trained_states(experiment, entry.model, entry.parameters) end
   return {
     path = entry.path, class = entry.model:class(), missing = entry.missing, parameters = entry.parameters,
     shallow = shallow < entry.parameters and shallow or nil, role = trained and "trained" or "frozen",
-    bytes = entry.parameters * (trained and TRAINED or frozen(entry)),
+    bytes = bytes or entry.parameters * frozen(entry), states = states,
     made = entry.model:flops() - before,
   }
 end
 
 -- The adapters that are trained in place of a model's weights, if there are any.
-local function describe_adapters(adapter, models)
+local function describe_adapters(experiment, adapter, models)
   for _, entry in ipairs(models) do
     if adapter and rawequal(entry.model, adapter.model) then
       local shallow, full = adapter:count(entry.model), adapter:count(core.model.create(entry.config))
+      local states, bytes = trained_states(experiment, adapter, full)
       return { path = ("rank %d"):format(adapter:config().r), class = "LoRA", parameters = full,
-        shallow = shallow < full and shallow or nil, role = "trained", bytes = full * TRAINED, made = 0, flops = 0,
-        missing = false }, (full - shallow) * TRAINED
+        shallow = shallow < full and shallow or nil, role = "trained", bytes = bytes, made = 0, flops = 0,
+        missing = false, states = states }, bytes * (1 - shallow / full)
     end
   end
 end
@@ -133,11 +158,17 @@ function dry_step.run(experiment, models)
   local parts = experiment.method.micro_batch and whole or experiment.accumulate
   experiment.batch, experiment.accumulate = whole / parts, 1
   core.precision(experiment.precision or "f32")
+  get_ready(experiment)
   local before, rows = {}, {}
   for i, entry in ipairs(models) do before[i] = entry.model:flops() end
   core.memory_reset_peak()
   local stats = make_step(experiment)
   local peak, total, left_out = core.memory().peak, 0, 0
+  local where, uses = device.current(), nil
+  if device.is_gpu() then
+    uses = select(2, device.memory(where))
+    peak = uses.peak
+  end
   for i, entry in ipairs(models) do
     local row = describe(entry, experiment, before[i])
     row.flops = row.made * dry_step.deeper(entry, pipe) * parts
@@ -145,7 +176,7 @@ function dry_step.run(experiment, models)
     left_out = left_out + row.bytes * (1 - entry.model:numel() / entry.parameters)
     rows[i] = row
   end
-  local adapters, more = describe_adapters(pipe.adapter, models)
+  local adapters, more = describe_adapters(experiment, pipe.adapter, models)
   rows[#rows + 1], left_out = adapters, left_out + (more or 0)
   local config = pipe.transformer:config()
   for _, entry in ipairs(models) do
@@ -154,7 +185,7 @@ function dry_step.run(experiment, models)
     end
   end
   return { models = rows, parts = parts, flops = total, peak = peak, peak_full = peak + left_out, stats = stats,
-    batch = whole }
+    batch = whole, device = where, uses = uses }
 end
 
 return dry_step

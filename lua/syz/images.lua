@@ -19,6 +19,9 @@ function images.columns(count)
   return math.max(1, math.ceil(math.sqrt(count)))
 end
 
+-- On the CPU, where pictures come from and go to.
+local function white(shape) return core.full(shape, 1):to("cpu") end
+
 --- Lay a batch out as a grid; missing cells and gaps are white.
 ---@param batch syz.Tensor    [N,H,W,3] f32 in [0,1]
 ---@param columns integer|nil
@@ -26,16 +29,17 @@ end
 ---@return syz.Tensor picture [rows*H + gaps, columns*W + gaps, 3]
 ---@return syz.Layout layout
 function images.grid(batch, columns, gap)
+  batch = batch:to("cpu")
   local count, height, width, channels = unpack(batch:shape())
   columns, gap = columns or images.columns(count), gap or 2
   local rows = math.ceil(count / columns)
   local missing = rows * columns - count
   if missing > 0 then
-    batch = core.ops.concat({ batch, core.full({ missing, height, width, channels }, 1) }, 0)
+    batch = core.ops.concat({ batch, white { missing, height, width, channels } }, 0)
   end
   local cells = rows * columns
-  batch = core.ops.concat({ batch, core.full({ cells, height, gap, channels }, 1) }, 2)
-  batch = core.ops.concat({ batch, core.full({ cells, gap, width + gap, channels }, 1) }, 1)
+  batch = core.ops.concat({ batch, white { cells, height, gap, channels } }, 2)
+  batch = core.ops.concat({ batch, white { cells, gap, width + gap, channels } }, 1)
   local high, wide = height + gap, width + gap
   local picture = batch:reshape({ rows, columns, high, wide, channels }):permute({ 0, 2, 1, 3, 4 })
     :reshape({ rows * high, columns * wide, channels })

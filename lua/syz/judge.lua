@@ -69,6 +69,13 @@ function M.load(folder)
   return self
 end
 
+--- Move to a device; the judge computes in f32 everywhere.
+---@param where string
+function Judge:to(where)
+  self.module:to(where)
+  return self
+end
+
 function Judge:save(folder)
   self.module:save(folder)
   core.file.write(folder .. "/config.json", core.json.encode({ styles = self.styles, subjects = self.subjects }, true))

@@ -4,6 +4,7 @@
 -- optimizer and its step count: a resumed run draws what the uninterrupted one would have drawn.
 local average = require "syz.average"
 local core = require "syz.core"
+local device = require "syz.device"
 local files = require "syz.files"
 local progress = require "syz.progress"
 local text = require "syz.text"
@@ -28,7 +29,7 @@ end
 local function save_state(folder, spec, step, extra, pending)
   if spec.average then spec.average:save(folder) end
   local ok, raised = averaged(spec, function()
-    for name, module in pairs(spec.modules) do module:save(folder .. "/" .. name) end
+    for name, module in pairs(spec.modules) do module:save(folder .. "/" .. name, M.dtype(module)) end
   end)
   if not ok then error(raised, 0) end
   local tensors, count = spec.optimizer:state()
@@ -46,7 +47,7 @@ function M.restore(folder, modules)
     if type(module) == "table" then
       module:restore(path)
     else
-      local saved = core.model.load(path)
+      local saved = device.on_cpu(core.model.load_stored, path)
       for _, key in ipairs(module:names()) do
         local value = saved:param(key)
         if not value then error(("%s lacks %s: the checkpoint is of another model"):format(path, key), 0) end
@@ -54,6 +55,12 @@ function M.restore(folder, modules)
       end
     end
   end
+end
+
+--- What a module's parameters are while it is trained: "f32", or "bf16" for a network that was told so.
+---@param module table
+function M.dtype(module)
+  return type(module) == "table" and "f32" or module:trained_dtype() -- Lua's own modules are f32 from the start
 end
 
 -- Weights that were loaded as they are stored, and what f32 takes instead.
@@ -68,21 +75,22 @@ local function announce(name, module)
   end
 end
 
---- Give modules f32 values of their own, in place of those that lie in a file as they are stored.
+--- Give modules values of their own in place of those that lie in a file as they are stored: f32, unless to_bf16() was
+--- called on them.
 ---@param modules table<string, table>
-function M.to_f32(modules)
+function M.own_values(modules)
   for name, module in pairs(modules) do
-    if type(module) ~= "table" then -- a network of the engine; Lua's own are f32 from the start
+    if type(module) ~= "table" and M.dtype(module) == "f32" then
       announce(name, module)
       module:to_f32()
     end
   end
 end
 
---- Make modules ready to be trained: their parameters are f32 and collect gradients.
+--- Make modules ready to be trained: their parameters are their own and collect gradients.
 ---@param modules table<string, table>
 function M.trainable(modules)
-  M.to_f32(modules)
+  M.own_values(modules)
   for _, module in pairs(modules) do module:requires_grad(true) end
 end
 
@@ -92,16 +100,30 @@ function M.state(folder)
   return files.need_json(folder .. "/state.json")
 end
 
+local function load_optimizer(folder, optimizer, updates)
+  core.scope(function()
+    optimizer:load_state(core.safetensors.read(folder .. "/optimizer.safetensors"), updates)
+  end)
+end
+
 -- What training goes on with: the average, if there is one, starts at the model that the checkpoint holds.
 local function load_state(folder, spec, parameters)
   M.restore(folder, spec.modules)
-  if spec.ema then spec.average = average.new(parameters, spec.ema) end
-  average.restore(folder, parameters)
+  if spec.ema then spec.average = average.new(parameters, spec.ema, spec.optimizer.adamw) end
+  average.restore(folder, parameters, spec.average)
   local state = M.state(folder)
-  core.scope(function()
-    spec.optimizer:load_state(core.safetensors.read(folder .. "/optimizer.safetensors"), state.updates)
-  end)
+  load_optimizer(folder, spec.optimizer, state.updates)
   return state.step, state.extra, state.pending
+end
+
+--- Give modules the weights of a checkpoint, and bf16 ones the f32 values behind them, for Optimizer:to_f32().
+---@param folder string
+---@param modules table<string, table>
+---@param optimizer syz.Optimizer   bound to their parameters
+function M.restore_masters(folder, modules, optimizer)
+  M.restore(folder, modules)
+  load_optimizer(folder, optimizer, M.state(folder).updates)
+  average.restore_masters(folder, optimizer.adamw)
 end
 
 -- What follows a step. It may take minutes, so unlike a step it is broken off when the run is asked to stop; what it
@@ -201,7 +223,7 @@ function M.run(run, spec)
     first = done + 1
     spec.resumed = true
   elseif spec.ema then
-    spec.average = average.new(parameters, spec.ema)
+    spec.average = average.new(parameters, spec.ema, spec.optimizer.adamw)
   end
   local function checkpoint(step, best, state, unfollowed)
     state = state or spec.state and spec.state()

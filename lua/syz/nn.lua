@@ -50,6 +50,13 @@ function Module:requires_grad(on)
   for _, tensor in pairs(self.store) do tensor:requires_grad(on) end
 end
 
+--- Move the parameters, which are new tensors then, to a device.
+---@param where string
+function Module:to(where)
+  for name, tensor in pairs(self.store) do self.store[name] = tensor:to(where):keep() end
+  return self
+end
+
 --- Write model.safetensors into a folder.
 function Module:save(folder)
   core.file.mkdir(folder)

@@ -2,6 +2,7 @@
 --- The embedded emoji pipeline, with one text encoder, and FLUX.1, with two, take the same path.
 local core = require "syz.core"
 local data = require "syz.data"
+local device = require "syz.device"
 local embeddings = require "syz.embeddings"
 local fields = require "syz.fields"
 local identity = require "syz.identity"
@@ -30,7 +31,8 @@ local function unpack_tokens(x, h, w)
   return x:reshape({ n, h / 2, w / 2, c, 2, 2 }):permute({ 0, 1, 4, 2, 5, 3 }):reshape({ n, h, w, c })
 end
 
---- Row and column of every image token, and zeros for the text: FLUX's three-axis position ids.
+--- Row and column of every image token, and zeros for the text: FLUX's three-axis position ids. On the CPU, which reads
+--- them.
 local function position_ids(h, w, text_length)
   local ids = {}
   for row = 0, h / 2 - 1 do
@@ -38,7 +40,21 @@ local function position_ids(h, w, text_length)
       ids[#ids + 1] = { 0, row, column }
     end
   end
-  return core.tensor(ids):keep(), core.zeros({ text_length, 3 }):keep()
+  return core.tensor(ids):to("cpu"):keep(), core.zeros({ text_length, 3 }):to("cpu"):keep()
+end
+
+--- Move all parts to a device: "cpu", "cuda", "cuda:1". On a GPU parts of half precision, and all of them when
+--- `precision` is "bf16", compute in bf16; latents and images stay f32.
+---@param where string
+---@param precision "f32"|"bf16"|nil
+---@return syz.Pipeline
+function Pipeline:to(where, precision)
+  for _, name in ipairs { "transformer", "vae", "text_encoder", "text_encoder_2" } do
+    if self[name] then device.move_model(self[name], where, precision) end
+  end
+  self.where = where
+  self.cache = {} -- features of prompts lie where they were made
+  return self
 end
 
 --- Set the image size in pixels; both sides must be multiples of 2 * the VAE's factor. A schedule that the folder's
@@ -64,6 +80,65 @@ function Pipeline:condition(prompts)
   return pipeline_text.condition(self, prompts)
 end
 
+-- Noise levels and guidance as the transformer takes them, for `count` samples.
+local function embedded_conditions(self, count, t, guidance)
+  local level = type(t) == "number" and core.full({ count }, t) or t:reshape({ count })
+  if self.quantize_timestep then level = self.quantize_timestep(level) end
+  if not self.guidance_embeds then return level end
+  local embedded = type(guidance) == "userdata" and guidance or core.full({ count }, guidance or 3.5)
+  if self.quantize_guidance then embedded = self.quantize_guidance(embedded) end
+  return level, embedded
+end
+
+local function empty_prompts(self, count)
+  local empty = {}
+  for i = 1, count do empty[i] = "" end
+  return self:condition(empty)
+end
+
+-- Each of a list of numbers `count` times.
+local function each_repeated(list, count)
+  local values = {}
+  for _, value in ipairs(list) do
+    for _ = 1, count do values[#values + 1] = value end
+  end
+  return core.tensor(values)
+end
+
+--- The modulation of all steps of a rollout at once, where the transformer has the method for it: it depends on noise
+--- level, guidance and pooled prompt alone, and its weights, a quarter of the model, are read once instead of in every
+--- step. Nothing for batches above `modulation_batch` (4), where those weights are a small part of the work. The
+--- products have other shapes than step by step, and so other last bits.
+---@param levels number[]                  where each step begins
+---@param cond table                       from :condition()
+---@param guidance (number|nil)[]          of each step
+---@return { own: syz.Tensor, plain: syz.Tensor|nil }[]|nil   for :velocity(), one for each step
+function Pipeline:modulation(levels, cond, guidance)
+  local batch, steps = cond.pooled:size(0), #levels
+  if batch > self.modulation_batch or steps == 0 or not self.transformer:methods().modulation then return nil end
+  local strongest = 0
+  for i = 1, steps do strongest = math.max(strongest, guidance[i] or 0) end
+  return core.scope(function()
+    local given = {}
+    for i = 1, steps do given[i] = guidance[i] or 3.5 end
+    local level, embedded = embedded_conditions(self, steps * batch, each_repeated(levels, batch),
+      each_repeated(given, batch))
+    local function rows(pooled)
+      local width = pooled:size(1)
+      pooled = pooled:reshape({ 1, batch, width }):broadcast_to({ steps, batch, width })
+      return self.transformer:modulation(pooled:reshape({ steps * batch, width }), level, embedded)
+    end
+    local own = rows(cond.pooled)
+    local plain = not self.guidance_embeds and strongest > 1 and rows(empty_prompts(self, batch).pooled)
+    local list = {}
+    for i = 1, steps do
+      local first, last = (i - 1) * batch, i * batch
+      list[i] = { own = own:slice(0, first, last), plain = plain and plain:slice(0, first, last) or nil }
+    end
+    return list
+  end)
+end
+
 --- The model's velocity at noise level `t` (a number, or a tensor {B}). Gradients flow to the transformer when enabled.
 --- With a guidance-distilled transformer `guidance` is embedded; with any other, a guidance above 1 means
 --- classifier-free guidance against the empty prompt, which costs a second forward, and any other number none:
@@ -72,21 +147,17 @@ end
 ---@param t number|syz.Tensor
 ---@param cond table  from :condition()
 ---@param guidance number|nil|syz.Tensor  a tensor {B} holds one per sample
-function Pipeline:velocity(x, t, cond, guidance)
+---@param modulation { own: syz.Tensor, plain: syz.Tensor|nil }|nil  of this step, from :modulation()
+function Pipeline:velocity(x, t, cond, guidance, modulation)
   local batch = x:size(0)
-  local level = type(t) == "number" and core.full({ batch }, t) or t:reshape({ batch })
-  if self.quantize_timestep then level = self.quantize_timestep(level) end
-  if self.guidance_embeds then
-    local embedded = type(guidance) == "userdata" and guidance or core.full({ batch }, guidance or 3.5)
-    if self.quantize_guidance then embedded = self.quantize_guidance(embedded) end
-    return self.transformer:forward(x, cond.hidden, cond.pooled, level, embedded, self.image_ids, self.text_ids)
-  end
-  local v = self.transformer:forward(x, cond.hidden, cond.pooled, level, nil, self.image_ids, self.text_ids)
-  if not guidance or type(guidance) == "number" and guidance <= 1 then return v end
-  local empty = {}
-  for i = 1, batch do empty[i] = "" end
-  local plain = self:condition(empty)
-  local base = self.transformer:forward(x, plain.hidden, plain.pooled, level, nil, self.image_ids, self.text_ids)
+  local level, embedded = embedded_conditions(self, batch, t, guidance)
+  modulation = modulation or {}
+  local v = self.transformer:forward(x, cond.hidden, cond.pooled, level, embedded, self.image_ids, self.text_ids,
+    modulation.own):to("f32")
+  if self.guidance_embeds or not guidance or type(guidance) == "number" and guidance <= 1 then return v end
+  local plain = empty_prompts(self, batch)
+  local base = self.transformer:forward(x, plain.hidden, plain.pooled, level, nil, self.image_ids, self.text_ids,
+    modulation.plain):to("f32")
   if type(guidance) == "userdata" then guidance = guidance:reshape({ batch, 1, 1 }) end
   return base + guidance * (v - base)
 end
@@ -112,7 +183,9 @@ function Pipeline:noise(generator, batch)
 end
 
 --- Images for prompts. One seed per image (seed, seed + 1, ...), so that an image does not depend on its batch.
+--- What is drawn here is what the weights say; `rollout = "fp8"` draws what rollouts in 8 bits would.
 ---@param options { prompts: string[], steps: integer|nil, guidance: number|nil, seed: integer|nil, batch: integer|nil,
+---  rollout: "fp8"|nil,
 ---  on_step: nil|fun(done: integer, total: integer) }
 ---@return syz.Tensor  [N,H,W,3] in [0, 1]
 function Pipeline:sample(options)
@@ -128,7 +201,7 @@ function Pipeline:sample(options)
       end
       local x = sampler.euler(self, {
         noise = data.stack(noise), cond = self:condition(chosen), schedule = self.schedule, steps = steps,
-        guidance = options.guidance or self.default_guidance,
+        guidance = options.guidance or self.default_guidance, rollout = options.rollout or false,
         on_step = function()
           done = done + 1
           if options.on_step then options.on_step(done, total) end
@@ -195,7 +268,8 @@ function M.new(parts)
   self.pooled_length = self.pooled_length or self.text_encoder and self.text_encoder:config().max_position_embeddings
   self.text_length = self.text_length or self.embeddings and self.embeddings.index.length or self.pooled_length
   self.tokenizer_folders = self.tokenizer_folders or { tokenizer = self.tokenizer_folder }
-  self.cache = {}
+  self.cache, self.modulation_batch = {}, self.modulation_batch or 4
+  self.where = device.current()
   local size = parts.size or { vae.sample_size or 1024, vae.sample_size or 1024 }
   self:resize(size[1], size[2])
   return self
@@ -205,7 +279,7 @@ M.transformer = pipeline_folder.transformer
 
 local OPTIONS = {
   steps = "integer", shift = "number", size = "table", dtype = "string", max_length = "integer", embeddings = "string",
-  vae_tiling = "table|boolean",
+  vae_tiling = "table|boolean", rollout = "string",
   transformer = "string", vae = "string", text_encoder = "string", text_encoder_2 = "string", tokenizer = "string",
   tokenizer_2 = "string",
 }
@@ -226,19 +300,22 @@ function M.text(folder, options)
 end
 
 --- Load a pipeline folder. Large parts stay as they are stored, mapped from the disk (`dtype`: "f32" or "stored" for
---- all of them); a path in the name of a part replaces that part; `embeddings` names a folder that `syz embed` wrote,
---- and no text encoder is loaded then; `max_length` is T5's number of tokens; `vae_tiling`, true or
---- { size = pixels, overlap = 0.25 }, sends large images through the VAE in tiles.
+--- all of them, "bf16" for a transformer that is kept, and trained, in bf16); a path in the name of a part replaces
+--- that part; `embeddings` names a folder that `syz embed` wrote, and no text encoder is loaded then; `max_length` is
+--- T5's number of tokens; `vae_tiling`, true or { size = pixels, overlap = 0.25 }, sends large images through the VAE
+--- in tiles; `rollout` "fp8" computes the layers of tokens in 8 bits where images are drawn to train on, never where
+--- gradients are recorded and never for evaluation.
 ---@param folder string
----@param options { steps: integer|nil, shift: number|nil, size: integer[]|nil, dtype: "f32"|"stored"|nil,
----  max_length: integer|nil, embeddings: string|nil, vae_tiling: table|boolean|nil, transformer: string|nil,
----  vae: string|nil, text_encoder: string|nil, text_encoder_2: string|nil, tokenizer: string|nil,
----  tokenizer_2: string|nil }|nil
+---@param options { steps: integer|nil, shift: number|nil, size: integer[]|nil, dtype: "f32"|"stored"|"bf16"|nil,
+---  max_length: integer|nil, embeddings: string|nil, vae_tiling: table|boolean|nil, rollout: "fp8"|nil,
+---  transformer: string|nil, vae: string|nil, text_encoder: string|nil, text_encoder_2: string|nil,
+---  tokenizer: string|nil, tokenizer_2: string|nil }|nil
 ---@return syz.Pipeline
 function M.load(folder, options)
   options = options or {}
   fields.check("syz.pipeline", options, OPTIONS)
-  if options.dtype then fields.choice("syz.pipeline", "dtype", options.dtype, { "f32", "stored" }) end
+  if options.dtype then fields.choice("syz.pipeline", "dtype", options.dtype, { "f32", "stored", "bf16" }) end
+  if options.rollout then fields.choice("syz.pipeline", "rollout", options.rollout, { "fp8" }) end
   if options.size and #options.size ~= 2 then error("syz.pipeline: size must be { height, width }, in pixels", 2) end
   pipeline_folder.check(folder, options)
   local parts = pipeline_folder.image(folder, options)
@@ -250,7 +327,7 @@ function M.load(folder, options)
   else
     for name, value in pairs(pipeline_folder.text(folder, options, usual.length)) do parts[name] = value end
   end
-  parts.folder, parts.size = folder, options.size
+  parts.folder, parts.size, parts.rollout = folder, options.size, options.rollout
   parts.tiles = options.vae_tiling and tiling.new(parts.vae, options.vae_tiling) or nil
   parts.scheduler = pipeline_folder.scheduler(folder, parts.transformer:config().guidance_embeds == true)
   parts.steps, parts.default_steps, parts.default_guidance = options.steps or usual.steps, usual.default_steps,
@@ -259,7 +336,7 @@ function M.load(folder, options)
   local self = M.new(parts)
   pipeline_folder.note(folder, options)
   self.vae:requires_grad(false)
-  return self
+  return device.is_gpu() and self:to(device.current()) or self
 end
 
 return M

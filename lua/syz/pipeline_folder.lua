@@ -99,22 +99,23 @@ local function stored_bytes(path)
   return 2 * core.model.create(files.need_json(path .. "/config.json")):numel()
 end
 
---- Load one part: as f32, or as it is stored when it is large or `dtype` says so.
+--- Load one part: as f32, or as it is stored when it is large or `dtype` says so; "bf16" is the transformer's.
 ---@param path string
 ---@param class string
----@param dtype "f32"|"stored"|nil
+---@param dtype "f32"|"stored"|"bf16"|nil
 function M.model(path, class, dtype)
-  local stored = dtype == "stored" or (dtype ~= "f32" and stored_bytes(path) > STORED_ABOVE)
+  local bf16 = dtype == "bf16" and class == PARTS.transformer.class
+  local stored = bf16 or dtype == "stored" or (dtype ~= "f32" and stored_bytes(path) > STORED_ABOVE)
   local model = core.model[stored and "load_stored" or "load"](path)
   if model:class() ~= class then
     error(("%s holds %s weights; those of %s are needed there"):format(path, model:class(), class), 0)
   end
-  return model
+  return bf16 and model:to_bf16() or model
 end
 
 --- Load a transformer alone.
 ---@param path string
----@param dtype "f32"|"stored"|nil
+---@param dtype "f32"|"stored"|"bf16"|nil
 function M.transformer(path, dtype)
   if not core.file.exists(path) then error(path .. ": no such folder; a transformer's is needed", 0) end
   return M.model(path, PARTS.transformer.class, dtype)

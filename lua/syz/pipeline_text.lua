@@ -24,7 +24,7 @@ function M.encode(parts, text)
     if parts.text_encoder_2 then
       hidden = parts.text_encoder_2:forward((parts.tokenizer_2:batch({ text }, parts.text_length)))
     end
-    return hidden:keep(), pooled:keep()
+    return hidden:to("f32"):keep(), pooled:to("f32"):keep()
   end)
 end
 
@@ -67,7 +67,7 @@ function M.condition(pipe, prompts)
     local kept = features(pipe, text)
     hidden[i], pooled[i] = kept.hidden, kept.pooled
   end
-  return { hidden = data.stack(hidden), pooled = data.stack(pooled), prompts = prompts }
+  return { hidden = data.stack(hidden):to(pipe.where), pooled = data.stack(pooled):to(pipe.where), prompts = prompts }
 end
 
 return M

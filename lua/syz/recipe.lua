@@ -4,6 +4,7 @@
 -- syz.sandbox; what it may turn is declared by `syz.options`, which answers with the values for this run.
 
 local core = require "syz.core"
+local device = require "syz.device"
 local files = require "syz.files"
 local identity = require "syz.identity"
 local message = require "syz.message"
@@ -18,6 +19,16 @@ local loading
 -- Raised by options() to leave a recipe early; told apart by identity.
 local help_wanted = {}
 
+-- Every recipe has the option `device`, which recipe.load() reads, whether or not it declares it.
+local function device_set(sets, declared)
+  local kept = {}
+  for _, set in ipairs(sets or {}) do
+    if set.key ~= "device" or declared then kept[#kept + 1] = set end
+  end
+  if declared and device.chosen() then kept[#kept + 1] = { key = "device", value = device.chosen() } end
+  return kept
+end
+
 --- Declare what can be turned. Exposed as `syz.options`.
 ---@param spec table<string, any>   name = { default, "help" [, choices | check] }, or name = default
 ---@return table values             the resolved values; an undeclared name is an error
@@ -28,7 +39,12 @@ function recipe.options(spec)
   if not ok then error(declared, 2) end
   context.declared = declared
   if context.help then error(help_wanted, 0) end
-  local values, reason = options.resolve(declared, context.config, context.sets, context.config_path)
+  local values, reason = options.resolve(declared, context.config, device_set(context.sets, declared.device),
+    context.config_path)
+  if values and declared.device then
+    ok, reason = pcall(device.use, values.device)
+    values = ok and values or nil
+  end
   if not values then
     context.misuse = reason
     error(reason, 2)
@@ -120,6 +136,13 @@ function recipe.load(path, overrides)
     config, reason = read_config(overrides.config)
     if not config then return nil, reason, "usage" end
   end
+  local sets = overrides.sets or {}
+  for _, set in ipairs(sets) do
+    if set.key == "device" then
+      local ok, raised = pcall(device.choose, tostring(set.value))
+      if not ok then return nil, message.of(raised), "usage" end
+    end
+  end
   local chunk, required = sandbox.load(path)
   if not chunk then return nil, required, "recipe" end
   local context = { help = overrides.help, config = config, config_path = overrides.config,
@@ -138,7 +161,7 @@ function recipe.load(path, overrides)
     if line:sub(1, #path + 1) ~= path .. ":" and line ~= "interrupted" then line = path .. ": " .. line end
     return nil, line, "recipe"
   end
-  local given = overrides.sets and overrides.sets[1]
+  local given = device_set(sets)[1]
   if not context.declared and (given or config and next(config) ~= nil) then
     return nil, ("%s declares no options; nothing can be set"):format(path), "usage"
   end

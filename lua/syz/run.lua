@@ -275,6 +275,7 @@ function Run:again()
   for _, set in ipairs(options.changed(self.recipe.declared, self.recipe.values)) do
     parts[#parts + 1] = "--set " .. text.shell(set)
   end
+  if self.state.device and self.state.device ~= "cpu" then parts[#parts + 1] = "--device " .. self.state.device end
   return table.concat(parts, " ")
 end
 

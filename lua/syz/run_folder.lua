@@ -1,6 +1,7 @@
 --- Folders of runs: which may hold one, what is written into them besides measurements, what a resumed run drops.
 
 local core = require "syz.core"
+local device = require "syz.device"
 local files = require "syz.files"
 
 local file = core.file
@@ -65,7 +66,7 @@ end
 ---@param opts syz.RunOptions
 function run_folder.environment(opts)
   return { version = core.version(), lua = jit and jit.version or _VERSION, machine = core.machine(),
-           threads = core.threads(), git_commit = git_commit(), command = opts.command,
+           threads = core.threads(), device = device.current(), git_commit = git_commit(), command = opts.command,
            recipe_sha256 = core.sha256(opts.recipe.source), inputs = core.array(opts.recipe.inputs or {}) }
 end
 

@@ -78,8 +78,10 @@ end
 ---@param tiles syz.Tiling|nil
 ---@return syz.Tensor
 function tiling.decode(vae, z, tiles)
-  if not tiles or (z:size(1) <= tiles.latent and z:size(2) <= tiles.latent) then return (vae:decode(z)) end
-  return in_tiles(z, tiles.latent, tiles.sample, tiles.overlap, function(tile) return (vae:decode_tile(tile)) end)
+  if not tiles or (z:size(1) <= tiles.latent and z:size(2) <= tiles.latent) then return vae:decode(z):to("f32") end
+  return in_tiles(z, tiles.latent, tiles.sample, tiles.overlap, function(tile)
+    return vae:decode_tile(tile):to("f32")
+  end)
 end
 
 --- As vae:encode(image), [N,H,W,3] -> moments [N,h,w,2C].
@@ -88,8 +90,12 @@ end
 ---@param tiles syz.Tiling|nil
 ---@return syz.Tensor
 function tiling.encode(vae, image, tiles)
-  if not tiles or (image:size(1) <= tiles.sample and image:size(2) <= tiles.sample) then return (vae:encode(image)) end
-  return in_tiles(image, tiles.sample, tiles.latent, tiles.overlap, function(tile) return (vae:encode_tile(tile)) end)
+  if not tiles or (image:size(1) <= tiles.sample and image:size(2) <= tiles.sample) then
+    return vae:encode(image):to("f32")
+  end
+  return in_tiles(image, tiles.sample, tiles.latent, tiles.overlap, function(tile)
+    return vae:encode_tile(tile):to("f32")
+  end)
 end
 
 return tiling

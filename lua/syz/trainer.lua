@@ -1,8 +1,10 @@
 --- syz.train: align a pipeline with a method, watch it, stop in time, keep the best, write the run folder.
+local activations = require "syz.activations"
 local average = require "syz.average"
 local core = require "syz.core"
 local checkpoint = require "syz.checkpoint"
 local data = require "syz.data"
+local device = require "syz.device"
 local evaluation = require "syz.eval"
 local fields = require "syz.fields"
 local files = require "syz.files"
@@ -20,16 +22,21 @@ Experiment.__index = Experiment
 local FIELDS = {
   method = "table", prompts = "table|function", optimizer = "table", steps = "number", batch = "number",
   seed = "number", eval = "table", stop = "table", checkpoint_every = "number", ledger = "boolean",
-  precision = "string", accumulate = "number", ema = "number|table",
+  precision = "string", accumulate = "number", ema = "number|table", save = "string",
+  device = "string", memory = "string",
 }
 
 --- Declare the experiment; nothing runs yet.
 ---@param spec { method: table, prompts: string[]|fun(step: integer, generator: syz.Generator): string[], optimizer:
 ---  syz.Optimizer, steps: integer, batch: integer|nil, accumulate: integer|nil, seed: integer|nil, eval: table|nil,
 ---  stop: table|nil, checkpoint_every: integer|nil, ledger: boolean|nil,
----  precision: "f32"|"bf16"|nil, ema: number|table|nil }
+---  precision: "f32"|"bf16"|nil, ema: number|table|nil, save: "f32"|"bf16"|"f16"|nil, device: string|nil,
+---  memory: "auto"|"checkpoint"|"keep"|nil }
+---  device: where it runs, "cuda" or "cuda:1", unless the command line says another; memory: whether activations are
+---  kept for the backward pass (docs/cuda.md)
 ---  ema: decay of a moving average of what is trained, or { decay = 0.9, every = 8, ramp = true }; the average is what
 ---  is evaluated, kept and saved
+---  save: dtype of the finished model's weights; of a model trained in bf16, "f32" is what the optimizer knows of them
 ---  accumulate: a batch passes through the models in so many equal parts, for memory; its gradient is their mean
 ---  eval = { every = steps between evaluations, and the fields of syz.eval }, stop = the fields of syz.stop,
 ---  ledger: add gradient norms and every sample's numbers to the ledger, as `syz run --ledger` does
@@ -45,6 +52,9 @@ function M.experiment(spec)
     end
   end
   if spec.ema then average.read(spec.ema, "syz.train", 2) end
+  if spec.memory then fields.choice("syz.train", "memory", spec.memory, activations.choices) end
+  if spec.device then device.check(spec.device, 2) end
+  if spec.save then fields.choice("syz.train", "save", spec.save, { "f32", "bf16", "f16" }) end
   local self = setmetatable(spec, Experiment)
   lora.redirect(self.method)
   self.batch, self.accumulate = self.batch or 16, self.accumulate or 1
@@ -152,6 +162,13 @@ function Experiment:in_parts(step, prompts, generator)
   return stats, rows
 end
 
+--- Choose what is kept for backward passes, once; the optimizer is bound.
+---@param prompt string
+function Experiment:prepare(prompt)
+  if not self.prepared then activations.prepare(self, prompt) end
+  self.prepared = true
+end
+
 --- One training step in the shape the loop wants.
 function Experiment:stepper(run)
   local batches = type(self.prompts) == "table" and data.epochs(#self.prompts, self.batch, self.seed or 42)
@@ -160,12 +177,17 @@ function Experiment:stepper(run)
   return function(step, generator, update)
     local prompts = batches and {} or made_prompts(self.prompts(step, generator), step)
     for i, index in ipairs(batches and batches(step) or {}) do prompts[i] = self.prompts[index] end
-    local stats, rows
-    if self.accumulate == 1 then
-      stats, rows = self.method:step(self:part(step, prompts, 1, update), generator)
-    else
-      stats, rows = self:in_parts(step, prompts, generator)
-    end
+    self:prepare(prompts[1])
+    local rows
+    local stats = activations.guard(self, step, generator, update, function(own_generator, own_update)
+      local stats
+      if self.accumulate == 1 then
+        stats, rows = self.method:step(self:part(step, prompts, 1, own_update), own_generator)
+      else
+        stats, rows = self:in_parts(step, prompts, own_generator)
+      end
+      return stats
+    end)
     run:ledger(step, rows)
     return stats
   end
@@ -208,8 +230,14 @@ function Experiment:train(run, check, metrics, last_step)
   })
 end
 
+-- Whether the finished model is saved with more than its bf16 weights hold.
+function Experiment:saves_masters()
+  local transformer = self.method.modules.transformer
+  return self.save == "f32" and transformer and loop.dtype(transformer) == "bf16"
+end
+
 --- Give the modules the weights of the step that is kept. Returns that step: the last one when its checkpoint is lost.
-local function restore_kept(run, step, last, modules)
+function Experiment:restore_kept(run, step, last)
   local path = ("%s/checkpoints/%s"):format(run.folder, checkpoint.name(step))
   local ok, reason = checkpoint.verify(path)
   if not ok then
@@ -217,7 +245,11 @@ local function restore_kept(run, step, last, modules)
       reason, last))
     return last
   end
-  loop.restore(path, modules)
+  if self:saves_masters() then
+    loop.restore_masters(path, self.method.modules, self.optimizer)
+  else
+    loop.restore(path, self.method.modules)
+  end
   return step
 end
 
@@ -244,11 +276,21 @@ local function announce(run, rule, kept, last)
   if #parts > 0 then progress.note(table.concat(parts, "; "), rule.stopped and "yellow" or nil) end
 end
 
+-- What a GPU's memory was used for at its peak: for the person, run.json and the summary.
+local function report_memory(run, summary)
+  if not device.is_gpu() then return end
+  local where = device.current()
+  local line, bytes = device.memory(where)
+  run.state.device_memory = bytes
+  summary.device, summary.device_memory = where, bytes
+  progress.note(("%s  peak memory %s"):format(where, line))
+end
+
 function Experiment:finish(run, check, metrics, last, started)
   local rule, kept, after = self.rule, last, metrics.latest
   if metrics.latest_step ~= last then after = storable((evaluate(check, run, last))) end
   if rule and rule.best and rule.best.step ~= last then
-    kept = restore_kept(run, rule.best.step, last, self.method.modules)
+    kept = self:restore_kept(run, rule.best.step, last)
     if kept ~= last then after = kept == 0 and metrics.before or metrics.kept end
   end
   local summary = { seconds = core.clock() - started, steps = last }
@@ -259,9 +301,11 @@ function Experiment:finish(run, check, metrics, last, started)
     announce(run, rule, kept, last)
   end
   name_sample(run, sample_name(kept), "after")
+  report_memory(run, summary)
   -- the summary says that the run is complete, so it comes last
+  if self:saves_masters() then self.optimizer:to_f32(self.method.modules.transformer) end
   run:insist("the trained model", function()
-    self.method.pipeline:save(run.folder .. "/model", { transformer_only = true })
+    self.method.pipeline:save(run.folder .. "/model", { transformer_only = true, dtype = self.save })
   end)
   run:summary(summary)
 end
@@ -277,7 +321,8 @@ function Experiment:execute(run)
     return
   end
   run.state.stopped, run.state.kept_step = nil, nil
-  loop.trainable(self.method.modules)
+  activations.place(self)
+  run.state.device = device.current()
   self.method.ledger = self.ledger or run.detailed
   if not saved then
     local values, each = evaluate(check, run, 0)

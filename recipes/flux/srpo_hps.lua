@@ -9,6 +9,8 @@ local opt = syz.options {
   size = { 720, "side of the images in pixels" },
   compat = { true, "the released code's form; false: the paper's" },
   lora = { 0, "rank of the adapters that are trained; 0: the whole transformer" },
+  weights = { "f32", "dtype of the weights that are trained", { "f32", "bf16" } },
+  moments = { "f32", "how AdamW keeps its moments: docs/optimizer-states.md", { "f32", "8bit", "host" } },
   steps = { 19, "updates" }, batch = { 32, "prompts per update" },
   lr = { 5e-6, "AdamW learning rate; with adapters about 20 times as much" },
   rollout = { 25, "sampler steps of the rollout" }, window = { { 5, 25 }, "trained part of the 50-step grid" },
@@ -18,7 +20,8 @@ local opt = syz.options {
 }
 
 local pipe = syz.pipeline(opt.model, {
-  size = { opt.size, opt.size }, embeddings = opt.embeddings ~= "" and opt.embeddings or nil,
+  size = { opt.size, opt.size }, dtype = opt.weights == "bf16" and "bf16" or nil,
+  embeddings = opt.embeddings ~= "" and opt.embeddings or nil,
 })
 pipe.vae:checkpointing(true)
 pipe.transformer:checkpointing(true)
@@ -33,7 +36,7 @@ return syz.train {
     kappa = { denoise = opt.kappa_denoise, inversion = opt.kappa_inversion },
   },
   prompts = syz.prompts(opt.prompts),
-  optimizer = syz.adamw { lr = opt.lr, weight_decay = 1e-4, clip = 0.1 },
+  optimizer = syz.adamw { lr = opt.lr, weight_decay = 1e-4, clip = 0.1, moments = opt.moments },
   steps = opt.steps, batch = opt.batch, accumulate = opt.batch, seed = opt.seed, precision = "bf16",
   checkpoint_every = 5,
   eval = { every = opt.every, grid = 4, prompts = syz.prompts "recipes/flux/prompts-eval.txt", steps = 50,

@@ -29,6 +29,7 @@ local args = {}
 --- Flags every command takes.
 ---@type syz.Flag[]
 args.global = {
+  { name = "device", value = "NAME", help = "where to compute: cpu (default), cuda, cuda:1" },
   { name = "threads", value = "N", kind = "integer", help = "processor threads to use" },
   { name = "seed", value = "N", kind = "integer", help = "seed of all randomness" },
   { name = "quiet", short = "q", help = "no progress; warnings and results only" },

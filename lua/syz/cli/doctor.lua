@@ -1,5 +1,7 @@
 --- syz doctor: what this machine has, what the engine makes of it, and what is missing with its remedy.
 local core = require "syz.core"
+local cuda = require "syz.cuda"
+local device = require "syz.device"
 local message = require "syz.message"
 local text = require "syz.text"
 
@@ -47,7 +49,9 @@ local function libraries(add, machine)
   add("Syzygy", core.version())
   add("oneDNN", machine.onednn)
   add("LuaJIT", machine.luajit)
-  add("GPU", "none: this build computes on the processor", "note")
+  for _, finding in ipairs(cuda.findings()) do add(finding.name, finding.value, finding.state, finding.remedy) end
+  local unused = not device.is_gpu() and not cuda.obstacle()
+  add("device", device.current(), unused and "note" or "good", unused and "--device cuda computes on the GPU" or nil)
 end
 
 -- Whether a file can be made in a folder; what was made for the test is removed.

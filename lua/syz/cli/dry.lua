@@ -27,10 +27,26 @@ local function model_rows(report, paint)
   return rows
 end
 
+-- What the memory of a trained model is made of.
+local function state_rows(report)
+  local rows = {}
+  for _, row in ipairs(report.models) do
+    if row.states then
+      local states = row.states
+      rows[#rows + 1] = { row.class, ("weights %s, remainders %s, gradients %s, moments %s"):format(
+        text.bytes(states.weights), text.bytes(states.remainders), text.bytes(states.gradients),
+        text.bytes(states.moments)) }
+    end
+  end
+  return rows
+end
+
 local function show(cli, path, report, seconds)
   local paint = text.painter("stdout")
   cli.out(("%s  dry run\n\n%s\n"):format(paint("bold", path), text.columns(model_rows(report, paint), 2)))
-  local rows = {}
+  local rows = state_rows(report)
+  if #rows > 0 then cli.out(("%s\n%s\n"):format(paint("bold", "What is trained"), text.columns(rows, 2))) end
+  rows = {}
   for _, row in ipairs(report.models) do
     if row.flops > 0 then rows[#rows + 1] = { row.class, operations(row.flops), row.path } end
   end
@@ -39,6 +55,9 @@ local function show(cli, path, report, seconds)
   cli.out(("%s\n%s\n"):format(paint("bold", "Operations, at full depth"), text.columns(rows, 2)))
   local stats = report.stats
   rows = {
+    { "device", report.device, report.uses and ("weights %s, gradients %s, optimizer %s, activations %s"):format(
+      text.bytes(report.uses.weights), text.bytes(report.uses.gradients), text.bytes(report.uses.optimizer),
+      text.bytes(report.uses.activations)) or "" },
     { "peak memory", text.bytes(report.peak), report.peak_full > report.peak
       and ("at full depth about %s"):format(text.bytes(report.peak_full)) or "" },
     { "time", text.duration(seconds), report.parts > 1 and ("of 1 part of %d"):format(report.parts) or "" },

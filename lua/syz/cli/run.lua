@@ -1,5 +1,6 @@
 --- syz run RECIPE: load a recipe, execute its experiment in a run folder, write the report.
 local core = require "syz.core"
+local device = require "syz.device"
 local disk = require "syz.disk"
 local message = require "syz.message"
 local options = require "syz.options"
@@ -107,6 +108,17 @@ local function resumable(given)
   return folder
 end
 
+-- A resumed run goes on where it ran unless it is told where. Returns a reason when it cannot.
+local function device_of(folder, given)
+  local was = (run.record(folder) or {}).device
+  for _, word in ipairs(given.set or {}) do
+    if word:match "^device=" then return nil end
+  end
+  if given.device or not was or was == "cpu" then return nil end
+  local ok, raised = pcall(device.choose, was)
+  if not ok then return ("%s; the run was on %s: --device cpu goes on with it here"):format(message.of(raised), was) end
+end
+
 local function show_result(cli, opened, given, status)
   local summary = opened.summarised or {}
   if given.json then
@@ -188,6 +200,8 @@ function command.run(given)
     local saved = folder .. "/config.yaml"
     if not wanted.config and core.file.exists(saved) then wanted.config = saved end
   end
+  local elsewhere = given.resume and device_of(folder, given)
+  if elsewhere then return cli.fail(elsewhere, cli.misused) end
   -- before a recipe loads gigabytes
   local fits = true
   if folder then fits, reason = run.fits(folder, given.resume ~= nil) end

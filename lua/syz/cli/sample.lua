@@ -22,6 +22,8 @@ local command = {
     { name = "transformer", value = "DIR", help = "use these transformer weights instead of the pipeline's" },
     { name = "lora", value = "PATH", help = "LoRA adapters, a folder or a file, on the transformer" },
     { name = "lora-scale", value = "S", kind = "number", help = "how much of the adapters (1)" },
+    { name = "rollout", value = "TYPE", help = "fp8: as rollouts with that setting draw" },
+    { name = "compare", help = "with --rollout: how far the images are from those without, for the same seeds" },
     { name = "out", short = "o", value = "FILE", help = "where the picture goes (sample.png)" },
   },
   examples = {
@@ -63,7 +65,7 @@ local function size_of(typed)
   return width and { tonumber(height), tonumber(width) }
 end
 
-local function draw(pipe, given)
+local function draw(pipe, given, rollout)
   local prompts = {}
   for _, prompt in ipairs(given.prompt) do
     for _ = 1, given.n or 4 do prompts[#prompts + 1] = prompt end
@@ -72,13 +74,29 @@ local function draw(pipe, given)
   local batch = pipe:sample {
     prompts = prompts, steps = given.steps or pipe.default_steps or 24,
     guidance = given.guidance or pipe.default_guidance or 2, seed = given.seed or 0,
+    rollout = rollout,
     on_step = function(done, total)
       bar.total = total
       bar:update(done)
     end,
   }
   bar:done()
-  return images.grid(batch, #given.prompt > 1 and (given.n or 4) or nil)
+  return batch
+end
+
+-- Images [N,H,W,3] in [0, 1]: the mean absolute difference and the peak signal-to-noise ratio in decibels, of all.
+local function difference(a, b)
+  local error = (a - b):mul(a - b):mean():item()
+  return (a - b):abs():mean():item(), error > 0 and -10 * math.log10(error) or math.huge
+end
+
+-- Draws, writes the picture, and says how far it is from the one without the rollout's type.
+local function picture(pipe, given, out)
+  local batch = draw(pipe, given, given.rollout)
+  core.image.write(out, (images.grid(batch, #given.prompt > 1 and (given.n or 4) or nil)))
+  if not given.compare then return { image = out } end
+  local absolute, decibels = difference(batch, draw(pipe, given))
+  return { image = out, mean_absolute_difference = absolute, psnr = decibels }
 end
 
 function command.run(given)
@@ -100,13 +118,19 @@ function command.run(given)
   local base, transformer, adapters = parts_of(given.model, given)
   if not base then return cli.fail(transformer) end
   if given["lora-scale"] and not adapters then return cli.misuse("--lora-scale needs --lora PATH", command) end
+  if given.rollout and given.rollout ~= "fp8" then return cli.misuse("--rollout takes fp8", command) end
+  if given.compare and not given.rollout then return cli.misuse("--compare needs --rollout fp8", command) end
   local size = given.size and size_of(given.size)
   if given.size and not size then return cli.misuse("--size takes N or WxH, such as 720 or 1280x720", command) end
   local pipe = require("syz").pipeline(base, { size = size })
   if transformer then pipe.transformer = require("syz.pipeline").transformer(transformer) end
   if adapters then pipe:lora { load = adapters, scale = given["lora-scale"] } end
-  core.scope(function() core.image.write(out, (draw(pipe, given))) end)
-  cli.out(given.json and core.json.encode { image = out } .. "\n" or out .. "\n")
+  local said = core.scope(function() return picture(pipe, given, out) end)
+  cli.out(given.json and core.json.encode(said) .. "\n" or out .. "\n")
+  if said.psnr and not given.json then
+    cli.out(("fp8 against the weights' own type: PSNR %.2f dB, mean absolute difference %.5f\n"):format(said.psnr,
+      said.mean_absolute_difference))
+  end
   return cli.ok
 end
 

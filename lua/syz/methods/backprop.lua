@@ -125,49 +125,73 @@ local function added(before)
 end
 
 ---@class syz.View
----@field image fun(): syz.Tensor, syz.Tensor|nil   packed latents and a weight per sample {B}
+---@field image fun(): syz.Tensor, syz.Tensor|nil   packed latents [B,T,C] and a weight per sample {B}
 ---@field row table                        what the ledger says about it
 ---@field name string|nil                  its reward is logged as reward_<name>
 ---@field score nil|fun(images: syz.Tensor): syz.Tensor   {B}, to be maximised; the method's reward unless given
 ---@field weight number[]|syz.Tensor|nil   discount of each sample
 ---@field share number|nil                 of the loss (1)
 
+-- The loss of one view of these images; what is known of it goes into its row and the stats.
+local function judge(self, batch, view, images, similarity, stats, count)
+  local reward = view.score and view.score(images) or self.reward:score(images, batch.prompts)
+  local weight = view.weight and (type(view.weight) == "table" and core.tensor(view.weight) or view.weight)
+  if similarity then weight = weight and weight * similarity or similarity end
+  local loss = M.loss(self, reward, weight, view.share)
+  stats.loss = stats.loss + loss:item()
+  view.row.reward = reward:mean():item()
+  if self.ledger then view.row.rewards = reward:totable() end
+  if self.reward.report then
+    for key, value in pairs(self.reward:report()) do
+      view.row[key] = value
+      stats[key] = (stats[key] or 0) + value / count
+    end
+  end
+  return loss
+end
+
 local function differentiate(self, batch, view, stats, count)
   core.scope(function()
     local before = self.ledger and gradients(self)
     local latents, similarity = view.image()
-    local images = self.pipeline:decode(latents)
-    local reward = view.score and view.score(images) or self.reward:score(images, batch.prompts)
-    local weight = view.weight and (type(view.weight) == "table" and core.tensor(view.weight) or view.weight)
-    if similarity then weight = weight and weight * similarity or similarity end
-    local loss = M.loss(self, reward, weight, view.share)
-    loss:backward()
-    local mean = reward:mean():item()
-    stats.loss = stats.loss + loss:item()
-    view.row.reward = mean
-    if before then
-      view.row.grad_norm = added(before)
-      view.row.rewards = reward:totable()
-    end
-    if self.reward.report then
-      for key, value in pairs(self.reward:report()) do
-        view.row[key] = value
-        stats[key] = (stats[key] or 0) + value / count
-      end
-    end
+    judge(self, batch, view, self.pipeline:decode(latents), similarity, stats, count):backward()
+    if before then view.row.grad_norm = added(before) end
   end)
 end
 
---- Gradients of one update: view by view, so that memory does not grow with their number.
+-- The same for several views whose images come out of the models as one batch.
+local function differentiate_together(self, batch, group, images_of, stats, count)
+  core.scope(function()
+    local images, size, loss = self.pipeline:decode(images_of(group)), #batch.prompts, nil
+    for i, view in ipairs(group) do
+      local own = judge(self, batch, view, images:slice(0, (i - 1) * size, i * size), nil, stats, count)
+      loss = loss and loss + own or own
+    end
+    loss:backward()
+  end)
+end
+
+--- Gradients of one update: view by view, so that memory does not grow with their number, or some at a time. For the
+--- ledger, which has the gradient's norm of each, always view by view.
 ---@param self table
 ---@param batch { step: integer, prompts: string[], cond: table }
 ---@param views syz.View[]
+---@param at_once integer|nil   views in one batch (1)
+---@param images_of nil|fun(views: syz.View[]): syz.Tensor   packed latents of several views, one behind the other
 ---@return table stats, table[] rows
-function M.update(self, batch, views)
+function M.update(self, batch, views, at_once, images_of)
   local stats, rows = { loss = 0, reward = 0 }, {}
   local sums = {}
+  if self.ledger then at_once = 1 end
+  for first = 1, #views, at_once or 1 do
+    local group = { unpack(views, first, math.min(first + (at_once or 1) - 1, #views)) }
+    if #group == 1 then
+      differentiate(self, batch, group[1], stats, #views)
+    else
+      differentiate_together(self, batch, group, images_of, stats, #views)
+    end
+  end
   for i, view in ipairs(views) do
-    differentiate(self, batch, view, stats, #views)
     rows[i] = view.row
     local name = view.name or ""
     sums[name] = sums[name] or { 0, 0 }

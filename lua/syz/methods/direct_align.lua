@@ -47,7 +47,7 @@ end
 local FIELDS = {
   window = "string|table|function", rollout_steps = "integer|function", timesteps = "integer",
   ratio = "number|function", jump = "integer|function", dsigma = "number|function", lambda = "any",
-  offline = "string|function", aggregate = "integer|table|function", spacing = "integer",
+  offline = "string|function", aggregate = "integer|table|function", spacing = "integer", views_at_once = "integer",
 }
 
 -- The jump in indices, as a number or a function of the training step, from one of the three ways to say it.
@@ -93,6 +93,10 @@ function M.settings(options, name, extra)
   end)
   self.count, self.by = aggregate.resolve(options.aggregate, name)
   self.spacing = options.spacing or math.floor(self.T / 20)
+  self.views_at_once = options.views_at_once or 1
+  if self.views_at_once < 1 or self.views_at_once > 12 then
+    error(("%s: views_at_once must be a number from 1 to 12, not %d"):format(name, self.views_at_once), 3)
+  end
   if self.by and (options.lambda ~= nil or options.threshold ~= nil) then
     error(("%s: aggregate as a function decides the weights; leave out lambda and threshold"):format(name), 3)
   end
@@ -164,17 +168,41 @@ function M.views(self, batch, x0, eps, draws, direction, score)
     local source, target = M.level(self, from), M.level(self, to)
     local _, sigma = self.schedule:at(source)
     sigmas[i] = sigma:reshape({ #from })
+    local guidance = backprop.guidance(self.train_guidance, self.schedule, source, batch.step)
     views[i] = {
-      row = row, weight = weight, share = 1 / self.count,
-      image = function()
-        local guidance = backprop.guidance(self.train_guidance, self.schedule, source, batch.step)
-        return M.recover(self.pipeline, x0, eps, source, target, batch.cond, guidance)
-      end,
+      row = row, weight = weight, share = 1 / self.count, source = source, target = target, guidance = guidance,
+      image = function() return M.recover(self.pipeline, x0, eps, source, target, batch.cond, guidance) end,
       score = score and function(images) return score(images, position, row) end,
     }
   end
   if self.by then backprop.aggregate(self, batch, self.by, views, sigmas) end
   return views
+end
+
+-- One tensor behind the other along the batch.
+local function behind(list)
+  return core.ops.concat(list, 0)
+end
+
+local function copies(tensor, n)
+  local list = {}
+  for i = 1, n do list[i] = tensor end
+  return behind(list)
+end
+
+--- The update of these views, `views_at_once` of them in a batch. The transformer is called once for all of those: it
+--- reads its weights once and multiplies larger matrices; their activations are in memory together. The gradients are
+--- those of one view after the other, within rounding.
+---@param views syz.View[]   from :views()
+---@return table stats, table[] ledger
+function M.update(self, batch, x0, eps, views)
+  return backprop.update(self, batch, views, self.views_at_once, function(group)
+    local source, target, guidance, n = {}, {}, {}, #group
+    for i, view in ipairs(group) do source[i], target[i], guidance[i] = view.source, view.target, view.guidance end
+    local cond = { hidden = copies(batch.cond.hidden, n), pooled = copies(batch.cond.pooled, n) }
+    return M.recover(self.pipeline, copies(x0, n), copies(eps, n), behind(source), behind(target), cond,
+      type(guidance[1]) == "userdata" and behind(guidance) or guidance[1])
+  end)
 end
 
 local DirectAlign = {}
@@ -185,7 +213,7 @@ DirectAlign.__index = DirectAlign
 ---  string|table|function|nil, timesteps: integer|nil, aggregate: integer|table|function|nil, spacing: integer|nil,
 ---  lambda: any, jump: integer|function|nil, ratio: number|function|nil, dsigma: number|function|nil, rollout_steps:
 ---  integer|function|nil, rollout_guidance: number|function|nil, train_guidance: number|function|nil, noise:
----  string|function|nil, threshold: number|nil, offline: string|function|nil }
+---  string|function|nil, threshold: number|nil, offline: string|function|nil, views_at_once: integer|nil }
 ---  aggregate: how many neighbouring levels share one update, or a function of their rewards; lambda: discount of each
 function M.new(options)
   return setmetatable(M.settings(options, "direct_align"), DirectAlign)
@@ -199,7 +227,7 @@ function DirectAlign:step(batch, generator)
   backprop.at_step(self, batch.step)
   local x0, eps = M.start(self, batch, generator)
   local draws = M.draw(self, #batch.prompts, generator)
-  return backprop.update(self, batch, M.views(self, batch, x0, eps, draws, "denoise"))
+  return M.update(self, batch, x0, eps, M.views(self, batch, x0, eps, draws, "denoise"))
 end
 
 M.DirectAlign = DirectAlign

@@ -21,7 +21,7 @@ Grpo.__index = Grpo
 
 -- With adapters the model before training is the model without them: no second copy of its weights.
 local function without_adapters(pipe)
-  return setmetatable({ velocity = function(_, x, t, cond, guidance)
+  return setmetatable({ modulation = false, velocity = function(_, x, t, cond, guidance)
     return pipe.adapter:disabled(pipe.velocity, pipe, x, t, cond, guidance)
   end }, { __index = pipe })
 end

@@ -43,7 +43,7 @@ local FIELDS = { form = "string", kappa = "table", compat = "string" }
 ---  integer|table|function|nil, spacing: integer|nil, schedule: syz.Schedule|nil, rollout_steps:
 ---  integer|function|nil, rollout_guidance: number|function|nil, train_guidance: number|function|nil, jump:
 ---  integer|function|nil, ratio: number|function|nil, dsigma: number|function|nil, noise: string|function|nil,
----  timesteps: integer|nil }
+---  timesteps: integer|nil, views_at_once: integer|nil }
 function M.new(options)
   local self = setmetatable(direct.settings(options, "srpo", FIELDS), Srpo)
   self.form = fields.choice("srpo", "form", options.form or "inversion", { "inversion", "difference", "cfg" })
@@ -98,7 +98,7 @@ function Srpo:branch(direction, batch, x0, eps, draws, positive, negative)
   return views
 end
 
---- One update's gradients: both branches, one after the other.
+--- One update's gradients: both branches, one after the other or, with views_at_once = 2, as one batch.
 ---@param batch { step: integer, prompts: string[], cond: table }
 ---@return table stats, table[] ledger
 function Srpo:step(batch, generator)
@@ -113,7 +113,7 @@ function Srpo:step(batch, generator)
       views[#views + 1] = view
     end
   end
-  return backprop.update(self, batch, views)
+  return direct.update(self, batch, x0, eps, views)
 end
 
 return M

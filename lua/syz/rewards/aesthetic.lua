@@ -7,6 +7,7 @@
 -- the older sa_0_4_vit_l_14_linear.pth) on the image features of OpenAI's CLIP ViT-L/14. Names and shapes of the file
 -- tell which one it is.
 local core = require "syz.core"
+local device = require "syz.device"
 local fields = require "syz.fields"
 local identity = require "syz.identity"
 local preprocess = require "syz.rewards.preprocess"
@@ -77,7 +78,8 @@ local function read_layers(path, head, tensors, width, tower)
         last and ("[1,%d] is"):format(width) or ("%d columns are"):format(width),
         i == 1 and (" (the features of %s)"):format(tower) or ""), 0)
     end
-    layers[i] = { weight = weight:to("f32"):copy():keep(), bias = bias:to("f32"):copy():keep() }
+    layers[i] = { weight = device.here(weight:to("f32"):copy()):keep(),
+                  bias = device.here(bias:to("f32"):copy()):keep() }
     width = shape[1]
   end
   return layers
@@ -96,7 +98,7 @@ function Reward:image(images)
   else
     features = self.tower:image_features(pixels)
   end
-  return features:normalize(1e-12)
+  return features:to("f32"):normalize(1e-12)
 end
 
 --- Scores {B}; texts are not read.
@@ -108,6 +110,17 @@ function Reward:score(images)
     if self.relu and i < #self.layers then x = x:relu() end
   end
   return x:reshape({ images:size(0) })
+end
+
+--- Move tower and head to a device, as of syz.reward.clip; the head stays f32.
+---@param where string
+---@param precision "f32"|"bf16"|nil
+function Reward:to(where, precision)
+  device.move_model(self.tower, where, precision)
+  for _, layer in ipairs(self.layers) do
+    layer.weight, layer.bias = layer.weight:to(where):keep(), layer.bias:to(where):keep()
+  end
+  return self
 end
 
 local function refuse()

@@ -1,6 +1,7 @@
 --- CLIP-like rewards: cosine between image and text features (HPSv2.1, PickScore, CLIP score, the emoji reward).
 local core = require "syz.core"
 local data = require "syz.data"
+local device = require "syz.device"
 local fields = require "syz.fields"
 local identity = require "syz.identity"
 local learned = require "syz.learned_tokens"
@@ -50,7 +51,7 @@ function Reward:encode(texts)
   else
     features = self.model:text_features((self.tokenizer:batch(texts, self.length)))
   end
-  return features:normalize(1e-12)
+  return features:to("f32"):normalize(1e-12)
 end
 
 --- From now on these names in a text stand for learned tokens (control tokens; textual inversion).
@@ -69,7 +70,7 @@ end
 --- Unit image features [B,P]; gradients flow to the images.
 function Reward:image(images)
   local pixels = preprocess.apply(self.preprocess, images, M.image_size(self.config))
-  return self.model:image_features(pixels):normalize(1e-12)
+  return self.model:image_features(pixels):to("f32"):normalize(1e-12)
 end
 
 --- Scores {B} of images under one text each.
@@ -94,6 +95,16 @@ end
 function Reward:mixed(images, wanted, unwanted, k)
   local features = self:image(images)
   return k * self:pair(features, wanted) + (1 - k) * self:pair(features, unwanted)
+end
+
+--- Move the model to a device; on a GPU it computes in bf16 where its weights are of half precision or `dtype` says so.
+---@param where string
+---@param dtype "f32"|"bf16"|nil
+function Reward:to(where, dtype)
+  device.move_model(self.model, where, dtype)
+  self.cache = {} -- features of texts lie where they were made
+  for name, tensor in pairs(self.learned or {}) do self.learned[name] = tensor:to(where):keep() end
+  return self
 end
 
 --- Write the model into another folder, with the tokenizer and whatever else lay beside it, so that M.load reads it.

@@ -6,6 +6,7 @@
 -- An image is encoded once and scored under as many texts as are asked for: SRPO's relative reward needs two.
 local core = require "syz.core"
 local data = require "syz.data"
+local device = require "syz.device"
 local fields = require "syz.fields"
 local files = require "syz.files"
 local identity = require "syz.identity"
@@ -63,7 +64,7 @@ function Reward:pair(states, texts)
     for i = 1, count do all[i] = texts[1] end
   end
   local ids, mask = self:tokens(all)
-  return (self.model:reward(states, ids, mask) - MEAN) / DEVIATION
+  return (self.model:reward(states, ids, mask):to("f32") - MEAN) / DEVIATION
 end
 
 --- Scores {B} of images under one text each.
@@ -78,6 +79,14 @@ end
 function Reward:relative(images, wanted, unwanted, kappa)
   local states = self:image(images)
   return (1 + kappa) * self:pair(states, wanted) - self:pair(states, unwanted)
+end
+
+--- Move the model to a device, as of syz.reward.clip.
+---@param where string
+---@param precision "f32"|"bf16"|nil
+function Reward:to(where, precision)
+  device.move_model(self.model, where, precision)
+  return self
 end
 
 function Reward:mixed()

@@ -5,6 +5,7 @@
 -- has the value of the mix and the gradient sum_i w_i dR_i/dimages, exactly. The norms are those of w_i dR_i/dimage,
 -- averaged over the batch: compare them to see which reward steers.
 local core = require "syz.core"
+local device = require "syz.device"
 local fields = require "syz.fields"
 
 local M = {}
@@ -110,6 +111,16 @@ function Mix:pair(features, texts)
     value = value and value + scores or scores
   end
   return value
+end
+
+--- Move the parts to a device.
+---@param where string
+---@param precision "f32"|"bf16"|nil
+function Mix:to(where, precision)
+  local rewards = {}
+  for i, part in ipairs(self.parts) do rewards[i] = part.reward end
+  device.move_all(rewards, where, precision)
+  return self
 end
 
 --- What the latest scoring said of each part: reward_<name>, and pull_<name>, the norm of its weighted gradient on the

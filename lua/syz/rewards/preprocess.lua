@@ -63,7 +63,7 @@ local function pad(images, dim, size)
   local function bar(length)
     local shape = images:shape()
     shape[dim + 1] = length
-    return core.zeros(shape)
+    return core.zeros(shape):to(images:device())
   end
   local before = math.floor(spare / 2)
   local parts = { images, bar(spare - before) }
@@ -83,7 +83,8 @@ function M.apply(kind, images, size)
   for dim = 1, 2 do
     images = spec.fit == "longer" and pad(images, dim, size) or crop(images, dim, size, spec.corner)
   end
-  return (images - core.tensor(spec.mean)) / core.tensor(spec.std)
+  local where = images:device()
+  return (images - core.tensor(spec.mean):to(where)) / core.tensor(spec.std):to(where)
 end
 
 return M

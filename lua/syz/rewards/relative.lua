@@ -4,6 +4,7 @@
 --
 -- The words of image i of a batch are those that `control` gives for step i - 1: lists rotate over the images.
 local control = require "syz.control"
+local device = require "syz.device"
 local fields = require "syz.fields"
 
 local M = {}
@@ -42,6 +43,14 @@ end
 --- The pair is the caller's: as of the reward inside.
 function Relative:relative(images, wanted, unwanted, kappa)
   return self.reward:relative(images, wanted, unwanted, kappa)
+end
+
+--- Move the reward inside to a device.
+---@param where string
+---@param precision "f32"|"bf16"|nil
+function Relative:to(where, precision)
+  device.move_all({ self.reward }, where, precision)
+  return self
 end
 
 return M
