@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <ctime>
 #include <tuple>
 
 #define __global__
@@ -40,21 +41,22 @@ T atomicAdd(T *address, T value) {
     return old;
 }
 
-template <typename... P, typename... A>
-cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(P...), A &&...arguments) {
-    std::tuple<P...> copies(std::forward<A>(arguments)...);
-    return emu::launch(*config, [&] { std::apply(kernel, copies); });
-}
 inline cudaError_t cudaGetLastError() {
     return cudaSuccess;
 }
-template <typename T>
-cudaError_t cudaMallocAsync(T **memory, size_t bytes, cudaStream_t) {
-    return (*memory = (T *)malloc(bytes)) ? cudaSuccess : cudaErrorMemoryAllocation;
+inline const char *cudaGetErrorString(cudaError_t error) {
+    return error == cudaErrorMemoryAllocation ? "out of memory" : emu::the().error[0] ? emu::the().error : "failed";
 }
-inline cudaError_t cudaFreeAsync(void *memory, cudaStream_t) {
-    free(memory);
-    return cudaSuccess;
+
+#include "runtime_calls.h"
+
+template <typename... P, typename... A>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(P...), A &&...arguments) {
+    std::tuple<P...> copies(std::forward<A>(arguments)...);
+    emu_counted.kernels++;
+    return emu::submit(config->stream, [=, config = *config] {
+        return emu::launch(config, (const void *)kernel, [&] { std::apply(kernel, copies); });
+    });
 }
 
 #endif

@@ -7,7 +7,9 @@
 
 namespace emu {
 
-enum { FIBER_STACK = 64 << 10 };
+/* The stacks' tops lie a few cache lines further in each than in the one before: at equal distances all of them would
+ * compete for the same places of the cache. */
+enum { FIBER_STACK = (64 << 10) + 320 };
 
 #ifdef __x86_64__
 /* Keeps the registers that a call must preserve on the stack, saves its pointer, and goes on where `next` was left. */

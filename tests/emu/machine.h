@@ -13,10 +13,12 @@
 #define SYZ_EMU_MACHINE_H
 
 #include "fiber.h"
+#include "memory.h"
 
 #include <cstdint>
 #include <cstdio>
 #include <functional>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -28,7 +30,15 @@ struct dim3 {
     dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
 typedef struct CUstream_st *cudaStream_t;
-enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorLaunchFailure = 719 };
+enum cudaError_t {
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidDevice = 101,
+    cudaErrorLaunchFailure = 719,
+    cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901
+};
 struct cudaLaunchConfig_t {
     dim3 gridDim, blockDim;
     size_t dynamicSmemBytes;
@@ -62,12 +72,15 @@ struct machine {
 
     std::vector<thread> threads;
     std::vector<warp> warps;
-    std::vector<char> stacks;
+    char *stacks = nullptr; /* MAX_THREADS of them */
     thread *current = nullptr;
     void *scheduler = nullptr;
     unsigned at_barrier = 0, left = 0; /* threads that wait at the barrier below; that have not ended */
     int barrier = -1;
     bool failed = false;
+    bool met = false;                      /* a thread of this block met a barrier or an exchange */
+    bool simple = false;                   /* none will: the threads are called one after another */
+    std::map<const void *, bool> has_none; /* kernels whose first block met none */
     uint32_t random = 1;
     std::function<void()> body;
 };
@@ -102,8 +115,18 @@ inline int new_site(const char *file, int line) {
     return (int)known.size() - 1;
 }
 
+/* Kernels whose first block met no barrier are believed to have none. */
+inline void meet() {
+    machine &m = the();
+    m.met = true;
+    if (!m.simple) return;
+    fprintf(stderr, "emulated device: a kernel meets its first barrier in block %u, and only there\n", blockIdx.x);
+    abort();
+}
+
 inline void sync_threads(int site) {
     machine &m = the();
+    meet();
     if (site == m.skipped) return;
     if (m.left < m.threads.size() || (m.at_barrier > 0 && m.barrier != site)) fail("divergent barrier", site);
     m.barrier = site;
@@ -122,6 +145,7 @@ inline unsigned lane() {
 template <typename T>
 T exchange(unsigned mask, T value, unsigned source) {
     machine &m = the();
+    meet();
     warp &w = m.warps[(size_t)(m.current - m.threads.data()) / WARP];
     static_assert(sizeof value <= sizeof w.value[0][0], "at most 64 bits");
     if (mask != 0xffffffffu) fail("a warp primitive needs the full mask");
@@ -143,6 +167,15 @@ T exchange(unsigned mask, T value, unsigned source) {
 }
 
 /* ---- launches ---- */
+
+/* In large pages, of which few fit all. */
+inline char *make_stacks() {
+    constexpr size_t size = ((size_t)MAX_THREADS * FIBER_STACK + PAGE - 1) / PAGE * PAGE;
+    void *made = aligned_alloc(PAGE, size);
+    if (!made) abort();
+    madvise(made, size, MADV_HUGEPAGE);
+    return (char *)made;
+}
 
 extern "C" __attribute__((weak)) char __start_emu_shared[], __stop_emu_shared[];
 
@@ -185,9 +218,27 @@ inline bool run_warp(unsigned w) {
     return any;
 }
 
+inline uint3 index_of(unsigned n) {
+    return {n % blockDim.x, n / blockDim.x % blockDim.y, n / (blockDim.x * blockDim.y)};
+}
+
+/* Without barriers threads need no stacks of their own. */
+inline void run_simple_block(unsigned count) {
+    machine &m = the();
+    unsigned start = next_random();
+    if (__start_emu_shared) memset(__start_emu_shared, 0xff, (size_t)(__stop_emu_shared - __start_emu_shared));
+    for (unsigned n = 0; n < count && !m.failed; n++) {
+        unsigned number = pick(n, count, start);
+        m.current = &m.threads[number];
+        threadIdx = index_of(number);
+        m.body();
+    }
+}
+
 inline void run_block() {
     machine &m = the();
     unsigned count = blockDim.x * blockDim.y * blockDim.z, warps = count / WARP;
+    if (m.simple) return run_simple_block(count);
     if (__start_emu_shared) memset(__start_emu_shared, 0xff, (size_t)(__stop_emu_shared - __start_emu_shared));
     m.threads.assign(count, {});
     m.warps.assign(warps, {});
@@ -195,8 +246,8 @@ inline void run_block() {
     m.at_barrier = 0;
     for (unsigned n = 0; n < count; n++) {
         thread &t = m.threads[n];
-        t.index = {n % blockDim.x, n / blockDim.x % blockDim.y, n / (blockDim.x * blockDim.y)};
-        t.context = fiber_new(m.stacks.data() + (size_t)n * FIBER_STACK, thread_main);
+        t.index = index_of(n);
+        t.context = fiber_new(m.stacks + (size_t)n * FIBER_STACK, thread_main);
     }
     while (m.left && !m.failed) {
         bool moved = false;
@@ -210,23 +261,26 @@ inline void run_block() {
     }
 }
 
-inline cudaError_t launch(const cudaLaunchConfig_t &config, std::function<void()> body) {
+inline cudaError_t launch(const cudaLaunchConfig_t &config, const void *kernel, std::function<void()> body) {
     machine &m = the();
     unsigned threads = config.blockDim.x * config.blockDim.y * config.blockDim.z;
     if (threads == 0 || threads > MAX_THREADS || threads % WARP || config.dynamicSmemBytes) {
         snprintf(m.error, sizeof m.error, "blocks are of whole warps, up to 1024 threads, not %u", threads);
         return cudaErrorLaunchFailure;
     }
-    if (m.stacks.size() < threads * (size_t)FIBER_STACK) m.stacks.resize(threads * (size_t)FIBER_STACK);
+    if (!m.stacks) m.stacks = make_stacks();
+    access writable;
     m.body = std::move(body);
     blockDim = config.blockDim;
     gridDim = config.gridDim;
-    m.failed = false;
+    m.failed = m.met = false;
+    m.simple = m.has_none[kernel] && m.threads.size() >= threads;
     unsigned plane = gridDim.x * gridDim.y, blocks = plane * gridDim.z;
     for (unsigned n = 0; n < blocks && !m.failed; n++) {
         unsigned b = m.schedule == REVERSE ? blocks - 1 - n : n;
         blockIdx = {b % gridDim.x, b % plane / gridDim.x, b / plane};
         run_block();
+        if (n == 0 && !m.failed && !m.met) m.simple = m.has_none[kernel] = true;
     }
     return m.failed ? cudaErrorLaunchFailure : cudaSuccess;
 }

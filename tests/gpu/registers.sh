@@ -9,8 +9,8 @@ trap 'rm -r "$scratch"' EXIT
 
 printf '%9s %7s %6s %7s  kernel\n' registers spilled stack shared
 for source in kernels/*.cu; do
-  "$nvcc" -std=c++17 -Werror all-warnings -I. -Iengine -arch="$arch" -Xptxas -v -cubin -o "$scratch/cubin" "$source" \
-    >"$scratch/log" 2>&1 || { cat "$scratch/log"; exit 1; }
+  "$nvcc" -std=c++17 -Werror all-warnings -I. -Iengine -DSYZ_CUDA_ARCHITECTURES='"native"' -arch="$arch" -Xptxas -v \
+    -cubin -o "$scratch/cubin" "$source" >"$scratch/log" 2>&1 || { cat "$scratch/log" >&2; exit 1; }
   awk -v source="$source" '
     /Compiling entry function/ { split($0, part, "\047"); name = part[2] }
     /bytes stack frame/ { stack = $1; spilled = $5 + $9 }

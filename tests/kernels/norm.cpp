@@ -119,47 +119,52 @@ static void rope() {
     }
 }
 
-/* Heads in packed rows against the CPU's norm and rotation of the same heads behind each other. What lies between the
- * heads must stay. In the gradient a value meets a sum over its head: 1e-5 of values of size 1, 2e-5 of sums. */
+/* y = x and dx = dy where the steps are equal: the same bits as apart. */
+template <typename T>
+static void head_norm_in_place(syz_head_rows s, size_t shift) {
+    int64_t rows = s.batch * s.tokens * s.heads, room = s.batch * s.x_step[0];
+    array<T> x = numbers<T>(room, 1, 0, shift), w = numbers<T>(s.dim), y = x, dy = numbers<T>(room), dx = dy;
+    array<float> cosine = numbers<float>(s.tokens * s.dim / 2), sine = numbers<float>(s.tokens * s.dim / 2);
+    array<float> rstd(rows);
+    for (int k = 0; k < 2; k++)
+        s.y_step[k] = s.x_step[k];
+    run([&] { return syz_cuda::head_norm<T>(y, rstd, x, w, cosine, sine, &s, 1e-6f, 0); }, {y, rstd});
+    array<T> in_place = x;
+    run([&] { return syz_cuda::head_norm<T>(in_place, rstd, in_place, w, cosine, sine, &s, 1e-6f, 0); },
+        {in_place, rstd});
+    compare_exactly("y in place", in_place, y);
+    auto backward = [&](T *to, const T *from) {
+        return syz_cuda::head_norm_backward<T>(to, nullptr, from, x, rstd, w, cosine, sine, &s, 0);
+    };
+    run([&] { return backward(dx, dy); }, {dx});
+    run([&] { return backward(dy, dy); }, {dy});
+    compare_exactly("dx in place", dy, dx);
+}
+
+/* Heads in rows with room between them against the CPU's; what lies between the heads must stay. In the gradient a
+ * value meets a sum over its head: 1e-5 of values of size 1, 2e-5 of sums. */
 template <typename T>
 static void head_norm_of(syz_head_rows s, size_t shift) {
-    int64_t rows = s.batch * s.tokens * s.heads, n = rows * s.dim, room = s.batch * s.x_step[0];
-    array<T> packed = numbers<T>(room, 1, 0, shift), x(n), y(n), w = numbers<T>(s.dim), dy = numbers<T>(n), dx(n);
+    int64_t rows = s.batch * s.tokens * s.heads, room = s.batch * s.x_step[0], other = s.batch * s.y_step[0];
+    array<T> x = numbers<T>(room, 1, 0, shift), w = numbers<T>(s.dim), y = numbers<T>(other), dy = numbers<T>(other);
+    array<T> dx = numbers<T>(room, 1, 0, shift);
     array<float> cosine = numbers<float>(s.tokens * s.dim / 2), sine = numbers<float>(s.tokens * s.dim / 2);
-    array<float> normed(n), expected(n), rstd(rows), cpu_rstd(rows), turned(n), dw(s.dim);
-    array<float> cpu_dw(s.dim);
-    array<int64_t> place(n);
-    int64_t shape[] = {s.batch, s.tokens, s.heads, s.dim};
-    syz_norm_shape all = {rows, s.dim, rows, 0};
-    for (int64_t i = 0; i < n; i++) {
-        int64_t token = i / s.dim / s.heads, b = token / s.tokens;
-        place[i] = b * s.x_step[0] + token % s.tokens * s.x_step[1] + i % (s.heads * s.dim);
-        x[i] = packed[place[i]];
-    }
-    syz_cpu_norm(normed, nullptr, cpu_rstd, floats(x), floats(w), nullptr, &all, 1e-6f);
-    syz_cpu_rope(expected, normed, cosine, sine, shape, 1);
-    run([&] { return syz_cuda::head_norm<T>(y, rstd, packed, w, cosine, sine, &s, 1e-6f, 0); }, {y, rstd});
+    array<float> expected = floats(y), rstd(rows), cpu_rstd(rows), dw(s.dim), cpu_dw(s.dim);
+    syz_cpu_head_norm(expected, cpu_rstd, floats(x), floats(w), cosine, sine, &s, 1e-6f);
+    run([&] { return syz_cuda::head_norm<T>(y, rstd, x, w, cosine, sine, &s, 1e-6f, 0); }, {y, rstd});
     compare("y", y, expected, 1e-5, 1e-5);
     compare("rstd", rstd, cpu_rstd, 1e-5, 0);
-    array<T> in_place = packed, expected_rows = packed;
-    syz_head_rows same = s;
-    for (int k = 0; k < 2; k++)
-        same.y_step[k] = s.x_step[k];
-    for (int64_t i = 0; i < n; i++)
-        expected_rows[place[i]] = y[i];
-    run([&] { return syz_cuda::head_norm<T>(in_place, rstd, in_place, w, cosine, sine, &same, 1e-6f, 0); },
-        {in_place, rstd});
-    compare_exactly("packed rows", in_place, expected_rows);
-    syz_cpu_rope(turned, floats(dy), cosine, sine, shape, -1);
-    syz_cpu_norm_backward(expected, cpu_dw, nullptr, turned, floats(x), nullptr, cpu_rstd, floats(w), &all);
-    auto backward = [&](T *to, const T *from, float *weight) {
-        return syz_cuda::head_norm_backward<T>(to, weight, from, packed, cpu_rstd, w, cosine, sine, &s, 0);
+    run([&] { return syz_cuda::head_norm<T>(y, nullptr, x, w, cosine, sine, &s, 1e-6f, 0); }, {y});
+    compare("y without rstd", y, expected, 1e-5, 1e-5);
+    auto backward = [&](T *to, const T *from, float *weight, const syz_head_rows *steps) {
+        return syz_cuda::head_norm_backward<T>(to, weight, from, x, cpu_rstd, w, cosine, sine, steps, 0);
     };
-    run([&] { return backward(dx, dy, dw); }, {dx, dw});
+    expected = floats(dx);
+    syz_cpu_head_norm_backward(expected, cpu_dw, floats(dy), floats(x), cpu_rstd, floats(w), cosine, sine, &s);
+    run([&] { return backward(dx, dy, dw, &s); }, {dx, dw});
     compare("dx", dx, expected, 2e-5, 2e-5);
     compare("dweight", dw, cpu_dw, 1e-5, 1e-6 * (double)rows + 1e-5);
-    run([&] { return backward(dy, dy, nullptr); }, {dy});
-    compare_exactly("dx in place", dy, dx);
+    head_norm_in_place<T>(s, shift);
 }
 
 template <typename T>
@@ -167,7 +172,7 @@ static void head_norm() {
     static const int64_t sizes[][5] = {{1, 1, 1, 2, 2}, {2, 3, 2, 6, 37}, {1, 5, 3, 64, 600}, {2, 7, 2, 128, 768}};
     for (const auto &k : sizes) {
         int64_t row = k[2] * k[3];
-        syz_head_rows s = {k[0], k[1], k[2], k[3], {k[1] * k[4], k[4]}, {k[1] * row, row}};
+        syz_head_rows s = {k[0], k[1], k[2], k[3], {k[1] * k[4], k[4]}, {k[1] * row + 8, row}};
         head_norm_of<T>(s, 0);
         head_norm_of<T>(s, 1);
     }

@@ -38,6 +38,21 @@ static void copy() {
     }
 }
 
+static void fill() {
+    for (size_t size = 1; size <= 8; size *= 2) {
+        for (int64_t n : {1, 33, 4099}) {
+            array<uint8_t> y(n * (int64_t)size), expected(n * (int64_t)size);
+            uint64_t element = 0x0807060504030201;
+            for (int64_t i = 0; i < n * (int64_t)size; i++)
+                expected[i] = (uint8_t)(1 + i % (int64_t)size);
+            syz_cpu_fill(y, element, size, n);
+            compare_exactly("fill on the CPU", y, expected);
+            run([&] { return syz_cuda::fill<float>(y, element, size, n, 0); }, {y});
+            compare_exactly("fill", y, expected);
+        }
+    }
+}
+
 static array<int64_t> some_ids(int64_t count, int64_t n) {
     array<int64_t> ids(count);
     for (int64_t k = 0; k < count; k++)
@@ -165,5 +180,5 @@ static void far_apart() {
     munmap(memory, (size_t)bytes);
 }
 
-MAIN({"copy", copy}, {"gather", gather}, BOTH(scatter_add), BOTH(rows), {"cast", cast}, {"all halves", all_halves},
-     {"far apart", far_apart})
+MAIN({"copy", copy}, {"fill", fill}, {"gather", gather}, BOTH(scatter_add), BOTH(rows), {"cast", cast},
+     {"all halves", all_halves}, {"far apart", far_apart})

@@ -118,6 +118,8 @@ describe("syz", function()
     misuse("run toy.lua --set steps", '--set takes NAME=VALUE, not "steps"')
     misuse("run toy.lua --resume", "no run of toy under runs/ to resume")
     misuse("sample x", "needs --model DIR")
+    misuse("sample x --model a --rollout fp4", "--rollout takes fp8")
+    misuse("sample x --model a --compare", "--compare needs --rollout fp8")
     misuse("completion fish", "knows bash and zsh")
   end)
 

@@ -72,6 +72,32 @@ describe("a FLUX pipeline", function()
     progress.configure()
   end)
 
+  it("computes the modulation of all steps of a rollout at once, within rounding what each step computes", function()
+    for folder, guidance in pairs { [DEV] = 3.5, [SCHNELL] = 2.5 } do -- schnell: guidance against the empty prompt
+      local pipe = pipeline.load(folder, { size = { 16, 16 }, steps = 3 })
+      local cond = pipe:condition { "a cat", "a dog" }
+      local options = { noise = pipe:noise(core.generator(1), 2), cond = cond, schedule = pipe.schedule,
+        guidance = function(level) return level > 0.5 and guidance or 1 end }
+      local calls, modulation = 0, pipe.modulation
+      pipe.modulation = function(...)
+        local list = modulation(...)
+        if list then calls = calls + 1 end
+        return list
+      end
+      local ahead = sampler.euler(pipe, options)
+      assert.equal(1, calls)
+      pipe.modulation_batch = 1 -- fewer than the prompts
+      local stepwise = sampler.euler(pipe, options)
+      assert.equal(1, calls)
+      below(1e-5, ahead, stepwise)
+      assert.is_true(error_of(ahead, options.noise) > 0.1)
+      local rows = modulation(setmetatable({ modulation_batch = 2 }, { __index = pipe }), { 0.9, 0.4 }, cond, { 3, 1 })
+      local v = pipe:velocity(options.noise, 0.9, cond, 3)
+      below(1e-5, pipe:velocity(options.noise, 0.9, cond, 3, rows[1]), v)
+      assert.is_true(error_of(pipe:velocity(options.noise, 0.9, cond, 3, rows[2]), v) > 1e-4)
+    end
+  end)
+
   it("with guidance and a shift that depends on the size draws what diffusers draws", function()
     local pipe = compare(DEV, {})
     assert.equal(3.5, pipe.default_guidance)

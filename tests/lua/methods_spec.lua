@@ -130,6 +130,42 @@ describe("SRPO", function()
     assert.near(0.1, srpo.new(settings(load_pipeline())).kappa.denoise(0), 1e-12)
   end)
 
+  it("takes views in one batch: the same losses and gradients, within rounding, from fewer calls", function()
+    for _, case in ipairs {
+      { levels = 1, at_once = 2, calls = 1 }, { levels = 2, at_once = 2, calls = 2 },
+      { levels = 3, at_once = 4, calls = 2 }, { levels = 1, at_once = 2, calls = 2, ledger = true },
+    } do
+      local losses, rewards, grads, calls = {}, {}, {}, 0
+      for _, at_once in ipairs { 1, case.at_once } do
+        local pipe = load_pipeline()
+        local method = srpo.new(settings(pipe, { aggregate = case.levels, views_at_once = at_once,
+          lambda = function(t) return 1 + t end, train_guidance = function(sigma) return 1 + sigma end }))
+        method.ledger = case.ledger
+        local decode = pipe.decode
+        calls = 0
+        pipe.decode = function(...)
+          calls = calls + 1
+          return decode(...)
+        end
+        local stats, ledger = step(method)
+        losses[#losses + 1] = stats.loss
+        for _, row in ipairs(ledger) do rewards[#rewards + 1] = row.reward end
+        local list = {}
+        for i, parameter in ipairs(pipe.transformer:parameters()) do
+          list[i] = parameter:grad() and parameter:grad():copy():keep()
+        end
+        grads[#grads + 1] = list
+      end
+      assert.equal(case.calls, calls)
+      assert.near(losses[1], losses[2], 1e-5 * math.abs(losses[1]))
+      for i = 1, #rewards / 2 do assert.near(rewards[i], rewards[i + #rewards / 2], 1e-5) end
+      for i, grad in pairs(grads[1]) do
+        local worst = (grad - grads[2][i]):abs():mean():item()
+        assert.is_true(worst <= 1e-5 * grad:abs():mean():item() + 1e-9, ("parameter %d: %g"):format(i, worst))
+      end
+    end
+  end)
+
   it("asks for what its form needs of the reward", function()
     local bare = { score = function() end }
     for form, needed in pairs { inversion = "relative", cfg = "mixed" } do
@@ -157,6 +193,7 @@ describe("SRPO", function()
     local pipe = load_pipeline()
     assert.error_matches(function() srpo.new(settings(pipe, { form = "x" })) end, "form must be")
     assert.error_matches(function() srpo.new(settings(pipe, { compat = "x" })) end, "compat must be")
+    assert.error_matches(function() srpo.new(settings(pipe, { views_at_once = 0 })) end, "views_at_once must be")
     assert.error_matches(function() srpo.new(settings(pipe, { control = { positive = {}, negative = { "a" } } })) end,
       "control.positive")
     assert.error_matches(function() srpo.new { pipeline = pipe } end, "needs the field reward")

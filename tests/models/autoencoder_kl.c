@@ -89,6 +89,7 @@ static void frozen_weights_cost_nothing(void **state) {
 /* The 1x1 convolutions around the latents that older autoencoders have: the moments pass through one. */
 static void quant_convolutions(void **state) {
     (void)state;
+    syz_set_device(0);
     static const char config[] =
         "{\"_class_name\": \"AutoencoderKL\", \"block_out_channels\": [4], \"latent_channels\": 2,"
         "\"norm_num_groups\": 2, \"mid_block_add_attention\": false, \"use_quant_conv\": true,"

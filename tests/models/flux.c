@@ -110,6 +110,44 @@ static void inference_frees_as_it_goes(void **state) {
     reference_close(&c);
 }
 
+/* The modulation of several steps at once, row by row in place of what each forward computes for itself; gradients pass
+ * through it to the prompt. */
+static void modulation_in_one_product(void **state) {
+    (void)state;
+    static const char *const names[] = {"flux_a", "flux_b"};
+    for (int k = 0; k < 2; k++) {
+        reference_case c = reference_open(names[k]);
+        syz_tensor *in[INPUTS + 1] = {0}, *rows[3], *table = NULL, *plain, *out = NULL;
+        take_inputs(&c, in);
+        plain = forward(c.model, in);
+        assert_int_equal(syz_backward(plain, reference_get(&c, "grad_output")), SYZ_OK);
+        syz_tensor *expected = syz_copy(syz_grad(in[2]));
+        syz_set_grad(in[2], NULL);
+        for (int n = 0; n < 3; n++) {
+            syz_tensor *x = in[n + 2];
+            rows[n] = x ? syz_concat((syz_tensor *[]){n ? syz_affine(x, 0.5, 0) : x, x}, 2, 0) : NULL;
+        }
+        int nout;
+        syz_model_call(c.model, "modulation", rows, 3, &table, 1, &nout);
+        int64_t batch = in[0]->shape.dim[0];
+        in[INPUTS] = syz_slice(table, 0, batch, 2 * batch);
+        syz_model_call(c.model, "forward", in, INPUTS + 1, &out, 1, &nout);
+        check_close(out, plain, 2e-6);
+        assert_int_equal(syz_backward(out, reference_get(&c, "grad_output")), SYZ_OK);
+        check_close(syz_grad(in[2]), expected, 1e-5);
+        in[INPUTS] = syz_slice(table, 0, 0, batch); /* of other noise levels */
+        syz_model_call(c.model, "forward", in, INPUTS + 1, &out, 1, &nout);
+        assert_true(check_error(out, plain) > 1e-4);
+        in[INPUTS] = syz_slice(table, 1, 1, table->shape.dim[1]);
+        check_fails_with(syz_model_call(c.model, "forward", in, INPUTS + 1, &out, 1, &nout), SYZ_ESHAPE,
+                         "modulation has shape");
+        if (rows[2])
+            check_fails_with(syz_model_call(c.model, "modulation", rows, 2, &out, 1, &nout), SYZ_EINVAL,
+                             "guidance is missing");
+        reference_close(&c);
+    }
+}
+
 /* Noise from the prompt's and the image's storage in bf16 costs about its eight bits. */
 static void half_precision_inputs(void **state) {
     (void)state;
@@ -119,6 +157,27 @@ static void half_precision_inputs(void **state) {
     for (int k = 0; k < 3; k++)
         in[k] = syz_cast(in[k], SYZ_BF16);
     check_close(forward(c.model, in), reference_get(&c, "output"), 3e-2);
+    reference_close(&c);
+}
+
+/* Tables of rotary positions are kept for the ids that come again, also when more sizes take turns than are kept. */
+static void positions_come_again(void **state) {
+    (void)state;
+    reference_case c = reference_open("flux_a");
+    syz_tensor *in[INPUTS], *first[6];
+    take_inputs(&c, in);
+    syz_tensor *ids = syz_copy_to(in[5], 0);
+    for (int n = 0; n < 18; n++) {
+        in[5] = syz_affine(ids, 1, n % 6); /* other positions */
+        if (n >= 12) in[5] = syz_cast(in[5], SYZ_I64);
+        syz_tensor *out = forward(c.model, in);
+        if (n < 6)
+            first[n] = out;
+        else
+            reference_same(out, first[n % 6]);
+    }
+    assert_true(check_error(first[1], first[0]) > 1e-5);
+    check_close(first[0], reference_get(&c, "output"), 1e-5);
     reference_close(&c);
 }
 
@@ -165,7 +224,9 @@ int main(void) {
         CHECK_TEST(checkpointing_changes_nothing),
         CHECK_TEST(graphs_keep_the_model),
         CHECK_TEST(inference_frees_as_it_goes),
+        CHECK_TEST(modulation_in_one_product),
         CHECK_TEST(half_precision_inputs),
+        CHECK_TEST(positions_come_again),
         CHECK_TEST(wrong_inputs_are_named),
         CHECK_TEST(fresh_weights),
     };

@@ -258,8 +258,9 @@ static void weights_are_checked_without_reading(void **state) {
 static void methods_describe_themselves(void **state) {
     (void)state;
     syz_model *m = create(small_config);
-    assert_int_equal(syz_model_method_count(m), 1);
+    assert_int_equal(syz_model_method_count(m), 2);
     assert_string_equal(syz_model_method_name(m, 0), "forward");
+    assert_string_equal(syz_model_method_name(m, 1), "modulation");
     assert_string_equal(syz_model_method_outputs(m, 0), "sample");
     assert_non_null(strstr(syz_model_method_inputs(m, 0), "guidance?"));
     syz_model_release(m);

@@ -21,6 +21,7 @@ static inline reference_case reference_open(const char *name) {
     char path[512];
     syz_model_load(&c.model, reference_folder(name));
     check_ok(c.model);
+    syz_model_to_device(c.model, check_device());
     snprintf(path, sizeof path, "%s/reference.safetensors", reference_folder(name));
     c.values = syz_weights_open(path);
     check_ok(c.values);
@@ -38,6 +39,7 @@ static inline bool reference_has(const reference_case *c, const char *name) {
 
 static inline syz_tensor *reference_get(const reference_case *c, const char *name) {
     syz_tensor *t = syz_weights_get(c->values, name);
+    if (t && t->dtype != SYZ_I64) t = check_placed(t); /* ids stay, and are checked, on the CPU */
     check_ok(t);
     return t;
 }
@@ -51,7 +53,7 @@ static inline syz_tensor *reference_image(const reference_case *c, const char *n
 
 /* A copy that collects a gradient. */
 static inline syz_tensor *reference_leaf(syz_tensor *t) {
-    t = syz_copy(t);
+    t = check_placed(syz_copy(t));
     check_ok(t);
     syz_set_requires_grad(t, true);
     return t;
@@ -59,8 +61,9 @@ static inline syz_tensor *reference_leaf(syz_tensor *t) {
 
 static inline double reference_peak(const syz_tensor *t) {
     double peak = 0;
+    const float *values = check_f32(t);
     for (int64_t i = 0; i < syz_numel(t); i++)
-        peak = fmax(peak, fabs(syz_f32(t)[i]));
+        peak = fmax(peak, fabs(values[i]));
     return peak;
 }
 
@@ -103,7 +106,7 @@ static inline void reference_same(const syz_tensor *a, const syz_tensor *b) {
     check_ok(a);
     check_ok(b);
     assert_true(syz_shape_equal(a->shape, b->shape));
-    assert_memory_equal(syz_data(a), syz_data(b), syz_nbytes(a));
+    assert_memory_equal(check_f32(a), check_f32(b), syz_nbytes(a));
 }
 
 /* Every parameter's gradient in two lists of reference_take_gradients(), bit for bit. */

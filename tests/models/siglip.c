@@ -57,6 +57,7 @@ static void vision_tower_of_both(void **state) {
 /* Weights stored in bf16, products in bf16: at most twice the error of transformers in bf16. */
 static void half_precision(void **state) {
     (void)state;
+    syz_set_device(0);
     static const char *const cases[] = {"siglip_a", "siglip_b", "siglip_c"};
     for (int k = 0; k < 3; k++) {
         reference_case c = reference_open(cases[k]);

@@ -12,13 +12,13 @@ static syz_tensor *f_attention(syz_tensor *const in[]) {
 static syz_tensor *heads_inside(syz_tensor *t) {
     check_ok(t);
     const int64_t *n = t->shape.dim;
-    syz_tensor *y = syz_empty(SYZ_F32, SYZ_SHAPE(n[0], n[2], n[1], n[3]));
+    syz_tensor *y = syz_host_zeros(SYZ_F32, SYZ_SHAPE(n[0], n[2], n[1], n[3]));
     for (int64_t b = 0; b < n[0]; b++)
         for (int64_t h = 0; h < n[1]; h++)
             for (int64_t i = 0; i < n[2]; i++)
                 memcpy(syz_f32(y) + ((b * n[2] + i) * n[1] + h) * n[3], syz_f32(t) + ((b * n[1] + h) * n[2] + i) * n[3],
                        (size_t)n[3] * sizeof(float));
-    return y;
+    return check_placed(y);
 }
 
 static syz_tensor *reference(const syz_weights *file, const char *name, const char *part) {
@@ -38,7 +38,7 @@ static void torch_references(void **state) {
         syz_tensor *in[4] = {0};
         for (int n = 0; n < 3; n++)
             syz_set_requires_grad(in[n] = reference(file, cases[k], inputs[n]), true);
-        if (!strcmp(cases[k], "attention_mask")) in[3] = syz_weights_get(file, "attention_mask.mask");
+        if (!strcmp(cases[k], "attention_mask")) in[3] = check_placed(syz_weights_get(file, "attention_mask.mask"));
         scale = 0;
         causal = !strcmp(cases[k], "attention_causal");
         syz_tensor *y = f_attention(in);
@@ -78,10 +78,10 @@ static void one_gradient(void **state) {
 static syz_tensor *textbook(syz_tensor *q, syz_tensor *k, syz_tensor *v, bool only_past) {
     int64_t tq = q->shape.dim[0], tk = k->shape.dim[0];
     syz_tensor *s = syz_affine(syz_matmul(q, k, false, true), 1 / sqrt((double)q->shape.dim[1]), 0);
-    syz_tensor *forbidden = syz_zeros(SYZ_F32, SYZ_SHAPE(tq, tk));
+    syz_tensor *forbidden = syz_host_zeros(SYZ_F32, SYZ_SHAPE(tq, tk));
     for (int64_t e = 0; only_past && e < tq * tk; e++)
         syz_f32(forbidden)[e] = e % tk > e / tk ? -1e9f : 0;
-    syz_tensor *p = syz_exp(syz_add(s, forbidden));
+    syz_tensor *p = syz_exp(syz_add(s, check_placed(forbidden)));
     p = syz_div(p, syz_sum(p, SYZ_SHAPE(1), true));
     return syz_matmul(p, v, false, false);
 }
@@ -130,25 +130,52 @@ static void large_scores(void **state) {
 /* A row that may see no key at all is 0 and passes no gradient. */
 static void rows_without_keys(void **state) {
     (void)state;
-    syz_tensor *mask = syz_zeros(SYZ_F32, SYZ_SHAPE(1, 1, 2, 3));
+    syz_tensor *mask = syz_host_zeros(SYZ_F32, SYZ_SHAPE(1, 1, 2, 3));
     for (int j = 0; j < 3; j++)
         syz_f32(mask)[j] = -INFINITY;
     syz_tensor *q = check_leaf(SYZ_SHAPE(1, 2, 1, 4), 1), *k = check_leaf(SYZ_SHAPE(1, 3, 1, 4), 2);
-    syz_tensor *y = syz_attention(q, k, k, mask, 0, false);
+    syz_tensor *y = syz_attention(q, k, k, check_placed(mask), 0, false);
     check_ok(y);
     assert_int_equal(syz_backward(y, syz_full(SYZ_F32, y->shape, 1)), SYZ_OK);
     for (int c = 0; c < 4; c++) {
-        assert_true(syz_f32(y)[c] == 0);
-        assert_true(syz_f32(q->grad)[c] == 0);
+        assert_true(check_f32(y)[c] == 0);
+        assert_true(check_f32(q->grad)[c] == 0);
     }
     assert_true(syz_all_finite(y) && syz_all_finite(q->grad) && syz_all_finite(k->grad));
 }
 
 static void nan_is_seen(void **state) {
     (void)state;
-    syz_tensor *q = check_randn(SYZ_SHAPE(1, 2, 1, 4), 1);
-    syz_f32(q)[0] = NAN;
+    syz_tensor *q = check_tensor(SYZ_SHAPE(1, 2, 1, 4), NAN, 1, 2, 3, 4, 5, 6, 7);
     assert_false(syz_all_finite(syz_attention(q, q, q, NULL, 0, false)));
+}
+
+/* q, k and v side by side in one product [B,T,3,H,D]: the kernel's results have the same bits, in the same places. */
+static void packed_rows(void **state) {
+    (void)state;
+    syz_set_device(0);
+    syz_shape packed = SYZ_SHAPE(2, 70, 3, 2, 5), one = SYZ_SHAPE(2, 70, 2, 5);
+    syz_tensor *x = check_randn(packed, 1), *dx = syz_full(SYZ_F32, packed, 7), *part[3], *grad[3];
+    syz_tensor *dy = check_randn(one, 2), *lse = syz_empty(SYZ_F32, SYZ_SHAPE(2, 2, 70));
+    for (int n = 0; n < 3; n++) {
+        part[n] = syz_reshape(syz_slice(x, 2, n, n + 1), one);
+        syz_set_requires_grad(part[n], true);
+    }
+    syz_tensor *expected = syz_attention(part[0], part[1], part[2], NULL, 0, false), *y = syz_empty_like(dy);
+    assert_int_equal(syz_backward(expected, dy), SYZ_OK);
+    syz_attention_shape p = {.b = 2, .h = 2, .tq = 70, .tk = 70, .d = 5, .scale = 1 / sqrtf(5)};
+    for (int n = 0; n < 2; n++)
+        p.q[n] = p.k[n] = p.v[n] = n ? 30 : 2100;
+    float *f = syz_f32(x), *d = syz_f32(dx);
+    assert_int_equal(syz_cpu_attention(syz_f32(y), syz_f32(lse), f, f + 10, f + 20, NULL, &p), 0);
+    assert_memory_equal(syz_f32(y), syz_f32(expected), syz_nbytes(y));
+    assert_int_equal(syz_cpu_attention_backward(d, d + 10, d + 20, f, f + 10, f + 20, NULL, syz_f32(y), syz_f32(lse),
+                                                syz_f32(dy), &p),
+                     0);
+    for (int n = 0; n < 3; n++) {
+        grad[n] = syz_slice(dx, 2, n, n + 1);
+        assert_memory_equal(syz_f32(grad[n]), syz_f32(part[n]->grad), syz_nbytes(dy));
+    }
 }
 
 static void mismatches_are_named(void **state) {
@@ -162,10 +189,9 @@ static void mismatches_are_named(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        CHECK_TEST(torch_references), CHECK_TEST(gradients),
-        CHECK_TEST(one_gradient),     CHECK_TEST(many_blocks),
-        CHECK_TEST(large_scores),     CHECK_TEST(rows_without_keys),
-        CHECK_TEST(nan_is_seen),      CHECK_TEST(mismatches_are_named),
+        CHECK_TEST(torch_references), CHECK_TEST(gradients),    CHECK_TEST(one_gradient),
+        CHECK_TEST(many_blocks),      CHECK_TEST(large_scores), CHECK_TEST(rows_without_keys),
+        CHECK_TEST(nan_is_seen),      CHECK_TEST(packed_rows),  CHECK_TEST(mismatches_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,7 +4,7 @@
 
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 
-#define REAL float
+#define REAL syz_real
 #define KERNEL(name, params)                                                                                           \
     static int lost_##name params {                                                                                    \
         return -1;                                                                                                     \
@@ -41,7 +41,7 @@ static void both_fail(syz_tensor *out) {
 }
 
 static syz_tensor *ids(int64_t a, int64_t b) {
-    return syz_from(SYZ_I64, SYZ_SHAPE(2), (int64_t[]){a, b});
+    return check_ids(SYZ_SHAPE(2), a, b);
 }
 
 static void elementwise(void **state) {
@@ -78,6 +78,10 @@ static void products(void **state) {
     syz_tensor *q = check_leaf(SYZ_SHAPE(1, 2, 1, 4), 3), *image = check_leaf(SYZ_SHAPE(1, 4, 4, 2), 4);
     syz_tensor *filter = check_leaf(SYZ_SHAPE(3, 2, 3, 3), 5), *angles = check_randn(SYZ_SHAPE(2, 2), 6);
     both_fail(syz_linear(x, w, NULL));
+    both_fail(syz_linear_gelu(x, w, check_leaf(SYZ_SHAPE(4), 6)));
+    syz_tensor *t = check_leaf(SYZ_SHAPE(1, 2, 4), 7), *norm = check_leaf(SYZ_SHAPE(4), 8);
+    both_fail(syz_joint_attention(t, t, t, norm, norm, NULL, NULL, NULL, NULL, NULL, angles, angles, 1e-6));
+    both_fail(syz_linear_concat(x, check_leaf(SYZ_SHAPE(4, 6), 9), check_leaf(SYZ_SHAPE(4), 6), x));
     both_fail(syz_matmul(x, w, false, true));
     both_fail(syz_attention(q, q, q, NULL, 1, false));
     both_fail(syz_rope(q, angles, angles));

@@ -66,8 +66,9 @@ static void large_rows_are_cut(void **state) {
     (void)state;
     syz_tensor *a = check_randn(SYZ_SHAPE(100003), 5), *y = syz_mul(a, a);
     check_ok(y);
+    const float *square = check_f32(y), *root = check_f32(a);
     for (int64_t i = 0; i < syz_numel(a); i++)
-        assert_true(syz_f32(y)[i] == syz_f32(a)[i] * syz_f32(a)[i]);
+        assert_true(square[i] == root[i] * root[i]);
 }
 
 static void empty_tensors(void **state) {

@@ -53,14 +53,14 @@ static void statistics_far_from_zero(void **state) {
     syz_tensor *y = syz_layer_norm(x, NULL, NULL, 1e-5);
     check_ok(y);
     for (int64_t row = 0; row < 40; row++)
-        expect_unit(syz_f32(y) + row * 1000, 1000, 1000, 0);
+        expect_unit(check_f32(y) + row * 1000, 1000, 1000, 0);
     syz_tensor *one = syz_full(SYZ_F32, SYZ_SHAPE(8), 1), *zero = syz_full(SYZ_F32, SYZ_SHAPE(8), 0);
     x = syz_affine(check_randn(SYZ_SHAPE(3, 40, 41, 8), 5), 1, 300);
     y = syz_group_norm(x, one, zero, 4, 1e-5, false);
     check_ok(y);
     for (int64_t n = 0; n < 3; n++)
         for (int64_t g = 0; g < 4; g++)
-            expect_unit(syz_f32(y) + n * 40 * 41 * 8 + g * 2, 40 * 41 * 2, 2, 8);
+            expect_unit(check_f32(y) + n * 40 * 41 * 8 + g * 2, 40 * 41 * 2, 2, 8);
 }
 
 /* Weight gradients do not depend on how many threads run, and one large sample goes the same way as many. */

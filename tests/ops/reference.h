@@ -10,7 +10,7 @@ static inline syz_tensor *reference(const char *name, const char *suffix) {
     snprintf(full, sizeof full, "%s.%s", name, suffix);
     syz_weights *file = syz_weights_open("tests/ops/data/ops.safetensors");
     check_ok(file);
-    syz_tensor *t = syz_copy(syz_weights_get(file, full));
+    syz_tensor *t = check_placed(syz_copy(syz_weights_get(file, full)));
     check_ok(t);
     syz_weights_close(file);
     return t;

@@ -25,8 +25,8 @@ static void rotation(void **state) {
     check_ok(y);
     const double position[5] = {0, 7, 7, 5, 5}, exponent[5] = {0, 0, 0.5, 0, 0.5};
     for (int64_t k = 0; k < 5; k++) { /* the last token of the last sample, head 1 */
-        const float *from = syz_f32(x) + ((1 * 4 + 3) * 3 + 1) * 10 + 2 * k;
-        const float *to = syz_f32(y) + ((1 * 4 + 3) * 3 + 1) * 10 + 2 * k;
+        const float *from = check_f32(x) + ((1 * 4 + 3) * 3 + 1) * 10 + 2 * k;
+        const float *to = check_f32(y) + ((1 * 4 + 3) * 3 + 1) * 10 + 2 * k;
         double angle = position[k] * pow(10000, -exponent[k]);
         assert_float_equal(to[0], from[0] * cos(angle) - from[1] * sin(angle), 1e-6);
         assert_float_equal(to[1], from[1] * cos(angle) + from[0] * sin(angle), 1e-6);

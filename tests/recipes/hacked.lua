@@ -9,6 +9,7 @@ local opt = syz.options {
   keep = { true, "keep the best model" }, rule = { true, "whether to stop at all" },
   rank = { 0, "of LoRA adapters; 0 for none" }, ema = { 0, "decay of a moving average; 0 for none" },
   every = { 2, "steps between evaluations" },
+  dtype = { "f32", "of the transformer's weights", { "f32", "bf16" } }, save = { "", "dtype of the finished model" },
 }
 
 local brightness, tone = {}, {}
@@ -18,11 +19,11 @@ function tone.score(_, images)
   return -(distance * distance)
 end
 
-local pipe = syz.pipeline(opt.model, { size = { 16, 16 } })
+local pipe = syz.pipeline(opt.model, { size = { 16, 16 }, dtype = opt.dtype })
 if opt.rank > 0 then pipe:lora { rank = opt.rank, targets = "all-linear", rank_pattern = { proj_out = 4 } } end
 
 return syz.train {
-  ema = opt.ema > 0 and opt.ema or nil,
+  ema = opt.ema > 0 and opt.ema or nil, save = opt.save ~= "" and opt.save or nil,
   method = syz.methods.direct_align {
     pipeline = pipe, reward = brightness,
     schedule = syz.schedule.flow { steps = 3, shift = 3 }, rollout_steps = 3, train_guidance = 1,

@@ -58,6 +58,19 @@ for signal in KILL TERM; do
   [ "$(weights "$out")" = "$(weights "$folder/lora")" ] || fail "the resumed adapters differ after $signal"
 done
 
+# bf16 weights with their remainders, 8-bit moments and an average that is finer than bf16.
+half=(--quiet --set dtype=bf16 --set moments=8bit --set ema=0.8 --set save=f32 --set steps=12)
+"$syz" run $recipe "${half[@]}" --out "$folder/half" >/dev/null
+"$syz" run $recipe "${half[@]}" --out "$folder/half-killed" >/dev/null 2>&1 &
+for _ in $(seq 200); do
+  [ -d "$folder/half-killed/checkpoints" ] && [ -n "$(ls "$folder/half-killed/checkpoints")" ] && break
+  sleep 0.02
+done
+kill -9 $! 2>/dev/null || true
+wait $! 2>/dev/null || true
+"$syz" run $recipe "${half[@]}" --out "$folder/half-killed" --resume >/dev/null || fail "resume in bf16"
+[ "$(weights "$folder/half-killed")" = "$(weights "$folder/half")" ] || fail "the resumed weights differ in bf16"
+
 "$syz" run $recipe --quiet --set steps=500 --out "$folder/terminated" >/dev/null 2>&1 &
 sleep 1.5
 kill -TERM $!

@@ -6,7 +6,10 @@ local opt = syz.options {
   method = { "srpo", "srpo or grpo", { "srpo", "grpo" } }, lr = { 1e-3, "learning rate" },
   rank = { 0, "of LoRA adapters; 0 for none" }, from = { "", "adapters to start from" },
   ema = { 0, "decay of a moving average; 0 for none" },
+  dtype = { "f32", "of the transformer's weights", { "f32", "bf16" } },
+  moments = { "f32", "of the optimizer", { "f32", "8bit", "host" } }, save = { "", "dtype of the finished model" },
   embeddings = { "", "folder that `syz embed` wrote" },
+  full = { 0, "call of the reward that asks for 2 GiB; 0 for none" },
   poison = { 0, "step from which the reward is NaN; 0 for never" },
 }
 
@@ -14,6 +17,7 @@ local opt = syz.options {
 local reward = { calls = 0 }
 function reward:image(images)
   self.calls = self.calls + 1
+  if self.calls == opt.full then images:mean():broadcast_to { 2 ^ 29 } end
   return images:mean({ 1, 2 })
 end
 function reward.pair(_, features, texts)
@@ -32,7 +36,7 @@ function reward:relative(images, wanted, unwanted, kappa)
 end
 
 local pipe = syz.pipeline(opt.model, {
-  size = { 16, 16 }, embeddings = opt.embeddings ~= "" and opt.embeddings or nil,
+  size = { 16, 16 }, dtype = opt.dtype, embeddings = opt.embeddings ~= "" and opt.embeddings or nil,
 })
 if opt.from ~= "" then pipe:lora { load = opt.from } end
 if opt.rank > 0 then pipe:lora { rank = opt.rank } end
@@ -57,7 +61,7 @@ end
 return syz.train {
   method = methods[opt.method](),
   prompts = { "a red cat", "two dogs", "a green hat" }, batch = 2,
-  optimizer = syz.adamw { lr = opt.lr, clip = 1 }, steps = opt.steps, checkpoint_every = 2,
-  ema = opt.ema > 0 and { decay = opt.ema, every = 2 } or nil,
+  optimizer = syz.adamw { lr = opt.lr, clip = 1, moments = opt.moments }, steps = opt.steps, checkpoint_every = 2,
+  ema = opt.ema > 0 and { decay = opt.ema, every = 2 } or nil, save = opt.save ~= "" and opt.save or nil,
   eval = { every = 3, grid = 2, steps = 2 },
 }

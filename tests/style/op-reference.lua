@@ -108,7 +108,7 @@ and the result on the way out. `+ - * / ^` and unary minus are the operations of
       end
     elseif kind == "OP" then
       local name, signature, _, flags, params = text:match('^([%w_]+), "(%a+)", ([^,]+), ([^,]+),%s*(%b())')
-      if pending ~= "internal: made by syz_checkpoint() only" then
+      if not pending or not pending:find("^internal:") then
         out[#out + 1] = describe(name, signature, params, flags, pending) .. "\n"
       end
       pending = nil

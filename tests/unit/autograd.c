@@ -102,6 +102,27 @@ static void every_allocation_may_fail(void **state) {
     }
 }
 
+/* A bf16 parameter collects the f32 gradient that an f32 parameter of the same values gets, also where it is first
+ * moved as it is stored, and adds further ones in f32. */
+static void half_leaves_collect_f32(void **state) {
+    (void)state;
+    syz_tensor *half = syz_cast(check_randn(SYZ_SHAPE(5, 6), 1), SYZ_BF16), *whole = syz_cast(half, SYZ_F32);
+    syz_tensor *x = check_randn(SYZ_SHAPE(4, 6), 2), *leaves[] = {whole, half};
+    for (int k = 0; k < 2; k++) {
+        syz_set_requires_grad(leaves[k], true);
+        for (int pass = 0; pass < 2; pass++)
+            assert_int_equal(
+                syz_backward(syz_mean(syz_square(syz_linear(x, leaves[k], NULL)), (syz_shape){0}, false), NULL),
+                SYZ_OK);
+    }
+    assert_int_equal(half->grad->dtype, SYZ_F32);
+    assert_memory_equal(syz_data(half->grad), syz_data(whole->grad), syz_nbytes(whole->grad));
+    syz_set_grad(half, NULL);
+    assert_int_equal(syz_backward(syz_transpose(half, 0, 1), syz_cast(syz_full(SYZ_F32, SYZ_SHAPE(6, 5), 1), SYZ_BF16)),
+                     SYZ_OK);
+    assert_int_equal(half->grad->dtype, SYZ_F32);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         CHECK_TEST(shared_inputs_accumulate),
@@ -111,6 +132,7 @@ int main(void) {
         CHECK_TEST(long_chains),
         CHECK_TEST(checkpoint_equals_direct),
         CHECK_TEST(half_precision_flows),
+        CHECK_TEST(half_leaves_collect_f32),
         CHECK_TEST(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
