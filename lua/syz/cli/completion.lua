@@ -45,6 +45,8 @@ _syz() {
       return ;;
     --dtype)
       COMPREPLY=($(compgen -W "bf16 f16 f32" -- "$word")); return ;;
+    --device)
+      COMPREPLY=($(compgen -W "cpu cuda" -- "$word")); return ;;
     --set)
       compopt -o nospace 2>/dev/null
       COMPREPLY=($(compgen -S = -W "$("${COMP_WORDS[0]}" run "${COMP_WORDS[2]}" --help 2>/dev/null |
