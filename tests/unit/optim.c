@@ -188,7 +188,7 @@ static size_t optimizer_bytes(void) {
  * counted as the optimizer's. */
 static void devices_agree(void **state) {
     (void)state;
-    if (!check_device()) skip();
+    if (!check_device()) skip(); /* the CPU has nobody to agree with; device_optim runs it */
     syz_tensor *here = check_randn(SYZ_SHAPE(700), 1), *p[2];
     for (int which = 0; which < 6; which++) {
         syz_adamw *a[2];
