@@ -78,31 +78,13 @@ struct ordered_filters {
 
 /* ---- gradients of parameters ---- */
 
-/* Adds up the columns of dy [rows,width]. */
-template <typename T>
-struct column_values {
-    const T *dy;
-    int64_t width;
-
-    template <int N>
-    __device__ column_values at(int64_t, int64_t column) const {
-        return {dy + column, width};
-    }
-    template <int N>
-    __device__ void add(int64_t row, float (&a)[N], float (&)[N]) const {
-        pack<T, N> g = read<N>(dy + row * width);
-        for (int k = 0; k < N; k++)
-            a[k] += load(g.value[k]);
-    }
-};
-
 template <typename T>
 int bias_gradient(float *dbias, const T *dy, const syz_conv &v, cudaStream_t stream) {
     constexpr int N = 8 / (int)sizeof(T);
     int64_t rows = v.n * v.out_h * v.out_w;
     syz_norm_shape shape = {rows, v.o, rows, 0};
     bool wide = v.o % N == 0 && aligned(dy);
-    return span_sums<N>(dbias, (float *)nullptr, shape, column_values<T>{dy, v.o}, wide, stream);
+    return span_sums<N>(dbias, (float *)nullptr, shape, plain_columns<T>{dy, v.o}, wide, stream);
 }
 
 template <typename T>

@@ -57,22 +57,6 @@ static int sum_rows(T *y, const T *x, int64_t rows, int64_t n, float scale, cuda
 /* ---- columns: [rows summed, width kept], the gradient of a bias ---- */
 
 template <typename T>
-struct plain_columns {
-    const T *x;
-    int64_t width;
-    template <int N>
-    __device__ plain_columns at(int64_t, int64_t column) const {
-        return {x + column, width};
-    }
-    template <int N>
-    __device__ void add(int64_t row, float (&sum)[N], float (&)[N]) const {
-        pack<T, N> values = read<N>(x + row * width);
-        for (int k = 0; k < N; k++)
-            sum[k] += load(values.value[k]);
-    }
-};
-
-template <typename T>
 static int sum_columns(T *y, const T *x, int64_t rows, int64_t width, float scale, cudaStream_t stream) {
     constexpr int N = lanes_of<T>;
     bool wide = width % N == 0 && aligned(x);

@@ -150,6 +150,23 @@ static int span_sums(float *a, float *b, const syz_norm_shape &s, F f, bool wide
     return b ? add_pieces(b, part_b, spans, pieces, s.width, 1.0f, stream) : 0;
 }
 
+/* For these sums: a += the columns of x [rows,width]. */
+template <typename T>
+struct plain_columns {
+    const T *x;
+    int64_t width;
+    template <int N>
+    __device__ plain_columns at(int64_t, int64_t column) const {
+        return {x + column, width};
+    }
+    template <int N>
+    __device__ void add(int64_t row, float (&sum)[N], float (&)[N]) const {
+        pack<T, N> values = read<N>(x + row * width);
+        for (int k = 0; k < N; k++)
+            sum[k] += load(values.value[k]);
+    }
+};
+
 /* ---- over everything, in double ---- */
 
 template <typename V>
